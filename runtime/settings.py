@@ -1,0 +1,205 @@
+"""One settings object, prefix `METERBOOK_`. Owns which engines are used and checks every value, all faults at once.
+
+An engine's URL that is not set means the embedded stack's: its addresses are read from the state file that
+`meterbook up` keeps in `METERBOOK_HOME`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from core.errors import Fault, InvalidInputError
+
+STATE_FILE = "stack.json"
+ENGINES = ("kafka", "clickhouse", "redis", "postgres")
+
+
+class InvalidSettingsError(InvalidInputError):
+    """The settings do not make sense."""
+
+    code = "invalid_settings"
+
+
+def _check_url(name: str, value: str, schemes: tuple[str, ...]) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in schemes or not parts.hostname:
+        raise ValueError(f"expected {' or '.join(scheme + '://host:port' for scheme in schemes)}, got {value!r}")
+    return value
+
+
+class Settings(BaseSettings):
+    """All settings with their defaults; read from the environment (`METERBOOK_…`) and from files in `/run/secrets`."""
+
+    model_config = SettingsConfigDict(env_prefix="METERBOOK_", extra="ignore", validate_default=True, frozen=True)
+
+    # Engines
+    home: Path = Path(".meterbook")
+    kafka_url: str | None = None
+    clickhouse_url: str | None = None
+    redis_url: str | None = None
+    postgres_url: str | None = None
+
+    # Ingest
+    event_max_bytes: int = Field(65_536, ge=1_024, le=900_000)
+    event_max_ahead_seconds: int = Field(300, ge=0, le=86_400)
+    event_max_age_days: int = Field(35, ge=1, le=40_000)
+    batch_max_events: int = Field(1_000, ge=1, le=10_000)
+
+    # Stream
+    usage_partitions: int = Field(4, ge=1, le=512)
+    micro_batch_ms: int = Field(200, ge=10, le=5_000)
+    micro_batch_events: int = Field(20_000, ge=1, le=200_000)
+    dedupe_horizon_days: int = Field(35, ge=1, le=400)
+    alert_thresholds_percent: Annotated[tuple[int, ...], NoDecode] = (80, 100)
+    registry_refresh_seconds: int = Field(5, ge=1, le=600)
+
+    # HTTP API
+    api_host: str = "127.0.0.1"
+    api_port: int = Field(8080, ge=1, le=65_535)
+    metrics_port: int | None = Field(None, ge=1, le=65_535)
+
+    # Alerts
+    slack_webhook_url: SecretStr | None = None
+    smtp_url: str | None = None
+    alert_email_from: str = "Meterbook <alerts@meterbook.invalid>"
+    alert_email_to: Annotated[tuple[str, ...], NoDecode] = ()
+
+    # Invoices
+    documents_dir: Path | None = None
+    seller_file: Path | None = None
+    invoice_due_days: int = Field(15, ge=0, le=180)
+
+    # Payments
+    stripe_api_key: SecretStr | None = None
+    stripe_api_base: str = "https://api.stripe.com"
+    stripe_webhook_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+
+    log_level: str = "INFO"
+    log_json: bool = True
+
+    @field_validator("alert_thresholds_percent", "alert_email_to", "stripe_webhook_secrets", mode="before")
+    @classmethod
+    def _split_list(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("alert_thresholds_percent")
+    @classmethod
+    def _check_thresholds(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value or any(percent < 1 or percent > 1_000 for percent in value):
+            raise ValueError("expected percentages from 1 to 1000, such as 80,100")
+        return tuple(sorted(set(value)))
+
+    @field_validator("kafka_url")
+    @classmethod
+    def _check_kafka(cls, value: str | None) -> str | None:
+        if value is not None:
+            for part in value.removeprefix("kafka://").split(","):
+                host, _, port = part.rpartition(":")
+                if not host or not port.isdigit():
+                    raise ValueError(f"expected host:port[,host:port], got {value!r}")
+        return value
+
+    @field_validator("clickhouse_url")
+    @classmethod
+    def _check_clickhouse(cls, value: str | None) -> str | None:
+        return value and _check_url("clickhouse_url", value, ("http", "https"))
+
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis(cls, value: str | None) -> str | None:
+        return value and _check_url("redis_url", value, ("redis", "rediss"))
+
+    @field_validator("postgres_url")
+    @classmethod
+    def _check_postgres(cls, value: str | None) -> str | None:
+        return value and _check_url("postgres_url", value, ("postgresql", "postgres"))
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _check_smtp(cls, value: str | None) -> str | None:
+        return value and _check_url("smtp_url", value, ("smtp", "smtps"))
+
+    @field_validator("stripe_api_base")
+    @classmethod
+    def _check_stripe(cls, value: str) -> str:
+        return _check_url("stripe_api_base", value, ("http", "https"))
+
+    @field_validator("log_level")
+    @classmethod
+    def _check_level(cls, value: str) -> str:
+        if value.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
+            raise ValueError("expected DEBUG, INFO, WARNING or ERROR")
+        return value.upper()
+
+    @property
+    def kafka_bootstrap(self) -> str:
+        """Kafka's bootstrap servers as `host:port[,host:port]`."""
+        return self._engine("kafka", self.kafka_url).removeprefix("kafka://")
+
+    @property
+    def clickhouse(self) -> str:
+        """ClickHouse's HTTP URL, `http://user:password@host:port/database`."""
+        return self._engine("clickhouse", self.clickhouse_url)
+
+    @property
+    def redis(self) -> str:
+        """Redis' URL."""
+        return self._engine("redis", self.redis_url)
+
+    @property
+    def postgres(self) -> str:
+        """PostgreSQL's URL (libpq form)."""
+        return self._engine("postgres", self.postgres_url)
+
+    @property
+    def documents(self) -> Path:
+        """Folder of rendered invoices."""
+        return self.documents_dir or self.home / "documents"
+
+    def _engine(self, engine: str, given: str | None) -> str:
+        if given is not None:
+            return given
+        url = read_stack_urls(self.home).get(engine)
+        if url is None:
+            raise InvalidSettingsError(
+                [
+                    Fault(
+                        "engine_not_set",
+                        f"no {engine} to talk to: run `meterbook up` first, or set METERBOOK_{engine.upper()}_URL",
+                        f"METERBOOK_{engine.upper()}_URL",
+                    )
+                ]
+            )
+        return url
+
+
+def read_stack_urls(home: Path) -> dict[str, str]:
+    """Return the embedded stack's URLs by engine from its state file; empty when none was started in `home`."""
+    try:
+        state = json.loads((home / STATE_FILE).read_text())
+    except FileNotFoundError:
+        return {}
+    return {engine: part["url"] for engine, part in state["engines"].items()}
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings from the environment; raises `InvalidSettingsError` naming every variable that is wrong."""
+    secrets = Path("/run/secrets")
+    try:
+        return Settings(**overrides, **({"_secrets_dir": secrets} if secrets.is_dir() else {}))
+    except ValidationError as error:
+        faults = [
+            Fault(
+                "invalid_setting",
+                str(fault["msg"]).removeprefix("Value error, "),
+                "METERBOOK_" + "_".join(str(part) for part in fault["loc"]).upper(),
+            )
+            for fault in error.errors()
+        ]
+        raise InvalidSettingsError(faults) from None
