@@ -191,8 +191,10 @@ def read_stack_urls(home: Path) -> dict[str, str]:
 def load_settings(**overrides: Any) -> Settings:
     """Read the settings from the environment; raises `InvalidSettingsError` naming every variable that is wrong."""
     secrets = Path("/run/secrets")
+    if secrets.is_dir():
+        overrides.setdefault("_secrets_dir", secrets)
     try:
-        return Settings(**overrides, **({"_secrets_dir": secrets} if secrets.is_dir() else {}))
+        return Settings(**overrides)
     except ValidationError as error:
         faults = [
             Fault(

@@ -1,0 +1,43 @@
+"""Dead letters: what was refused, kept byte for byte, with its place, a stable code and a reason in the headers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_HEADERS = ("code", "reason", "topic", "partition", "offset", "index", "received_ms")
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One refused event: `index` is its place in a batch record, -1 when the whole record was refused.
+
+    `body` is None for a tombstone. `received_ms` is the broker's append time in milliseconds since 1970 UTC.
+    """
+
+    code: str
+    reason: str
+    topic: str
+    partition: int
+    offset: int
+    index: int
+    received_ms: int
+    body: bytes | None
+
+    def headers(self) -> list[tuple[str, bytes]]:
+        """Return the Kafka headers that go beside the body."""
+        return [(f"meterbook_{name}", str(getattr(self, name)).encode()) for name in _HEADERS]
+
+    @classmethod
+    def from_record(cls, value: bytes | None, headers: list[tuple[str, bytes]]) -> DeadLetter:
+        """Read a record of a dead-letter topic back."""
+        found = {key.removeprefix("meterbook_"): raw.decode() for key, raw in headers if key.startswith("meterbook_")}
+        return cls(
+            code=found["code"],
+            reason=found["reason"],
+            topic=found["topic"],
+            partition=int(found["partition"]),
+            offset=int(found["offset"]),
+            index=int(found["index"]),
+            received_ms=int(found["received_ms"]),
+            body=value,
+        )

@@ -1,0 +1,125 @@
+"""Payloads of the billing topics. Owns their JSON form: amounts and quantities are decimal strings, instants ISO 8601 UTC.
+
+A message names its cause, so a reader that has seen it can tell (`core.ids.derive_id`). Decoding anything else raises
+`InvalidInputError`, which the consumers turn into a dead letter.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from core.errors import Fault, InvalidInputError
+from core.ids import derive_id
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    pass
+
+
+class InvoicingRequest(_Message, frozen=True, kw_only=True):
+    """Please invoice this tenant for this period; asking twice gives nothing new.
+
+    `period` is a calendar month (`2026-10`), `run_id` names the batch run or API call that asked.
+    """
+
+    tenant_id: str
+    period: str
+    run_id: str
+    requested_at: str
+
+
+class InvoiceFinalized(_Message, frozen=True, kw_only=True):
+    """An invoice got its number and will never change. `amount_due` is rounded to the minor unit; may be "0.00"."""
+
+    invoice_id: str
+    number: str
+    tenant_id: str
+    currency: str
+    amount_due: str
+    period_start: str
+    period_end: str
+    issued_at: str
+    due_at: str
+
+
+class PaymentSettled(_Message, frozen=True, kw_only=True):
+    """A payment intent succeeded at the provider and pays (part of) the invoice."""
+
+    payment_id: str
+    invoice_id: str
+    tenant_id: str
+    provider: str
+    provider_reference: str
+    currency: str
+    amount: str
+    settled_at: str
+
+
+class PaymentFailed(_Message, frozen=True, kw_only=True):
+    """A payment attempt ended without money. `code` is the provider's reason (`card_declined`, ...)."""
+
+    payment_id: str
+    invoice_id: str
+    tenant_id: str
+    provider: str
+    code: str
+    reason: str
+    currency: str
+    amount: str
+    failed_at: str
+
+
+class QuotaCrossed(_Message, frozen=True, kw_only=True):
+    """Usage of a meter reached a threshold of its limit within a period.
+
+    `used` and `limit` are decimal strings in the meter's unit, `period` is `YYYY-MM`, `percent` the threshold (80).
+    """
+
+    tenant_id: str
+    meter: str
+    unit: str
+    period: str
+    percent: int
+    used: str
+    limit: str
+    crossed_at: str
+
+    @property
+    def alert_id(self) -> str:
+        """The same crossing has the same id, however often it is reported: exactly one alert comes of it."""
+        return derive_id("alert", self.tenant_id, self.meter, self.period, str(self.percent), self.limit)
+
+
+class RunningCost(_Message, frozen=True, kw_only=True):
+    """What a tenant's usage of the open period costs so far: absolute, so the newest (highest `version`) wins."""
+
+    tenant_id: str
+    plan_id: str
+    charge_id: str
+    meter: str
+    period: str
+    quantity: str
+    amount: str
+    currency: str
+    version: int
+    rated_at: str
+
+
+M = TypeVar("M", bound=_Message)
+
+
+def encode_message(message: _Message) -> bytes:
+    """Return the message's JSON bytes."""
+    return msgspec.json.encode(message)
+
+
+def decode_message(raw: bytes | None, kind: type[M]) -> M:
+    """Read a message of a known kind; raises `InvalidInputError` (`tombstone`, `malformed_message`)."""
+    if raw is None:
+        raise InvalidInputError([Fault("tombstone", "the record has no value")])
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InvalidInputError([Fault("malformed_message", f"not a {kind.__name__}: {error}")]) from None

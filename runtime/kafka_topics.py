@@ -1,0 +1,67 @@
+"""Creates the topics of `core.topics` before any worker starts; never changes one that exists."""
+
+from __future__ import annotations
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import for_code
+
+from core.errors import ConflictError
+from core.topics import ALL_TOPICS, Partitioning, Topic
+from runtime.settings import Settings
+
+BILLING_PARTITIONS = 2
+_TOPIC_ALREADY_EXISTS = 36
+
+
+def partitions_of(topic: Topic, settings: Settings) -> int:
+    """Return how many partitions `topic` is created with."""
+    return settings.usage_partitions if topic.partitioning is Partitioning.USAGE else BILLING_PARTITIONS
+
+
+async def create_topics(settings: Settings) -> list[str]:
+    """Create the missing topics and return their names.
+
+    Raises `ConflictError` if a usage topic has another partition count than `usage_partitions`: the journal, its
+    source and the dedupe state belong together partition by partition.
+    """
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
+    await admin.start()
+    try:
+        brokers = len((await admin.describe_cluster())["brokers"])
+        wanted = [
+            NewTopic(
+                topic.name,
+                partitions_of(topic, settings),
+                min(3, brokers),
+                topic_configs={
+                    "retention.ms": str(topic.retention_ms),
+                    "min.insync.replicas": str(min(2, brokers)),
+                    "message.timestamp.type": "LogAppendTime" if topic.log_append_time else "CreateTime",
+                    # A micro-batch is one journal record.
+                    "max.message.bytes": str(20_000_000),
+                },
+            )
+            for topic in ALL_TOPICS
+        ]
+        response = await admin.create_topics(wanted)
+        created = []
+        for name, code, *rest in response.topic_errors:
+            if code == 0:
+                created.append(name)
+            elif code != _TOPIC_ALREADY_EXISTS:
+                raise for_code(code)(f"cannot create topic {name}: {rest}")
+        await _check_partitions(admin, settings)
+        return created
+    finally:
+        await admin.close()
+
+
+async def _check_partitions(admin: AIOKafkaAdminClient, settings: Settings) -> None:
+    for description in await admin.describe_topics([topic.name for topic in ALL_TOPICS]):
+        topic = next(topic for topic in ALL_TOPICS if topic.name == description["topic"])
+        found, wanted = len(description["partitions"]), partitions_of(topic, settings)
+        if topic.partitioning is Partitioning.USAGE and found and found != wanted:
+            raise ConflictError(
+                f"topic {topic.name} has {found} partitions, METERBOOK_USAGE_PARTITIONS says {wanted}; "
+                "a usage topic's partition count never changes in place"
+            )

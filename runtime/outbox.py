@@ -1,0 +1,94 @@
+"""The outbox: an event is written in the transaction of the change it announces, and published afterwards.
+
+`append_event` is for stages (handed in as a port); `OutboxRelay` is the worker that publishes. A crash between
+publishing and marking publishes again: every payload names its cause, and consumers ignore what they have seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+
+import structlog
+from aiokafka import AIOKafkaProducer
+
+from core.clock import Clock
+from core.topics import Topic
+from runtime.postgres import Connection, Pool
+
+_BATCH = 500
+_POLL_SECONDS = 0.2
+_RELAY_LOCK = 7_410_222
+log = structlog.get_logger()
+
+
+async def append_event(
+    connection: Connection, topic: Topic, *, key: str, event_id: str, payload: bytes, now: datetime
+) -> None:
+    """Announce an event within the caller's transaction; the same `event_id` twice is written once."""
+    await connection.execute(
+        "INSERT INTO outbox (event_id, topic, key, payload, created_at) VALUES (%s, %s, %s, %s, %s)"
+        " ON CONFLICT (event_id) DO NOTHING",
+        (event_id, topic.name, key, payload, now),
+    )
+
+
+class OutboxRelay:
+    """Publishes the outbox in order. Several may run; an advisory lock lets one work at a time, so order holds."""
+
+    def __init__(self, pool: Pool, producer: AIOKafkaProducer, clock: Clock) -> None:
+        self._pool, self._producer, self._clock = pool, producer, clock
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Publish until `stop` is set; an outage of either side is waited out."""
+        delay = _POLL_SECONDS
+        while not stop.is_set():
+            try:
+                published = await self.publish_pending()
+                delay = 0.0 if published == _BATCH else _POLL_SECONDS
+            except (OSError, RuntimeError) as error:
+                delay = min(5.0, max(delay, _POLL_SECONDS) * 2)
+                log.warning("outbox.waiting", error=str(error), retry_in_seconds=delay)
+            if delay:
+                await _sleep_unless(stop, delay)
+
+    async def publish_pending(self) -> int:
+        """Publish up to one batch of open rows and mark them; returns how many."""
+        async with self._pool.connection() as connection, connection.transaction():
+            locked = await (
+                await connection.execute("SELECT pg_try_advisory_xact_lock(%s) AS mine", (_RELAY_LOCK,))
+            ).fetchone()
+            if not (locked and locked["mine"]):
+                return 0
+            rows = await (
+                await connection.execute(
+                    "SELECT outbox_id, event_id, topic, key, payload FROM outbox WHERE published_at IS NULL"
+                    " ORDER BY outbox_id LIMIT %s",
+                    (_BATCH,),
+                )
+            ).fetchall()
+            if not rows:
+                return 0
+            sent = [
+                await self._producer.send(
+                    row["topic"],
+                    value=bytes(row["payload"]),
+                    key=row["key"].encode(),
+                    headers=[("meterbook_event_id", row["event_id"].encode())],
+                )
+                for row in rows
+            ]
+            await asyncio.gather(*sent)
+            await connection.execute(
+                "UPDATE outbox SET published_at = %s WHERE outbox_id = ANY(%s)",
+                (self._clock.now(), [row["outbox_id"] for row in rows]),
+            )
+        log.info("outbox.published", events=len(rows))
+        return len(rows)
+
+
+async def _sleep_unless(stop: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(stop.wait(), seconds)
+    except TimeoutError:
+        return

@@ -1,0 +1,69 @@
+-- ClickHouse: the truth of usage. The present schema; migrations/ lead here (tests/sql keeps both equal).
+-- Every table replaces by version, so writing a row again, however often, changes nothing. Read with FINAL.
+
+-- Accepted events by identity. The first record of an identity wins: version counts down from the largest offset.
+-- Not partitioned: a twin with another time must meet its original, and merges never cross partitions.
+CREATE TABLE usage_events (
+    tenant             String,
+    source             String,
+    id                 String,
+    type               LowCardinality(String),
+    customer           String,
+    time               DateTime64(6, 'UTC'),
+    data               String CODEC(ZSTD(3)),
+    received_at        DateTime64(3, 'UTC'),
+    source_partition   UInt16,
+    source_offset      UInt64,
+    source_index       UInt32,
+    version            UInt64,
+    INDEX time_range time TYPE minmax GRANULARITY 4
+) ENGINE = ReplacingMergeTree(version)
+ORDER BY (tenant, source, id);
+
+-- Minute rollups, absolute: quantity and events are the window's state after journal offset `version`.
+-- A window's value is the sum over source partitions and segments.
+CREATE TABLE usage_rollups (
+    tenant             String,
+    meter              LowCardinality(String),
+    dimensions         Map(LowCardinality(String), String),
+    window_start       DateTime('UTC'),
+    source_partition   UInt16,
+    segment            UInt64,
+    quantity           Decimal(38, 12),
+    events             UInt64,
+    version            UInt64
+) ENGINE = ReplacingMergeTree(version)
+PARTITION BY toYYYYMM(window_start)
+ORDER BY (tenant, meter, window_start, dimensions, source_partition, segment);
+
+-- What the usage of an open period costs so far (state 'running') and what was invoiced (state 'invoiced').
+CREATE TABLE rated_usage (
+    tenant             String,
+    period             String,
+    state              LowCardinality(String),
+    reference          String,
+    plan               LowCardinality(String),
+    charge             LowCardinality(String),
+    meter              LowCardinality(String),
+    quantity           Decimal(38, 12),
+    amount             Decimal(38, 12),
+    currency           LowCardinality(String),
+    rated_at           DateTime64(3, 'UTC'),
+    version            UInt64
+) ENGINE = ReplacingMergeTree(version)
+ORDER BY (period, tenant, state, reference, charge, meter);
+
+-- How far each stage is: for lag and freshness on dashboards. Kept 30 days.
+CREATE TABLE pipeline_progress (
+    at                 DateTime64(3, 'UTC'),
+    stage              LowCardinality(String),
+    source_partition   UInt16,
+    next_offset        UInt64,
+    end_offset         UInt64,
+    events             UInt64,
+    duplicates         UInt64,
+    rejected           UInt64,
+    freshness_ms       UInt64
+) ENGINE = MergeTree
+ORDER BY (stage, source_partition, at)
+TTL toDateTime(at) + INTERVAL 30 DAY;

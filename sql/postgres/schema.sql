@@ -1,0 +1,203 @@
+-- PostgreSQL: the truth of money. The present schema; migrations/ lead here (tests/sql keeps both equal).
+-- Amounts and quantities are numeric, instants timestamptz, periods half-open [start, end).
+
+CREATE TABLE tenants (
+    tenant_id          text PRIMARY KEY CHECK (tenant_id ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'),
+    name               text NOT NULL,
+    email              text NOT NULL,
+    address            text NOT NULL DEFAULT '',
+    country            text NOT NULL CHECK (country ~ '^[A-Z]{2}$'),
+    currency           text NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
+    created_at         timestamptz NOT NULL,
+    -- An account is parked when an invariant broke: nothing is invoiced until a person looked.
+    parked_reason      text,
+    parked_at          timestamptz,
+    CHECK ((parked_reason IS NULL) = (parked_at IS NULL))
+);
+
+CREATE TABLE meters (
+    meter_id           text PRIMARY KEY,
+    unit               text NOT NULL,
+    event_type         text NOT NULL,
+    aggregation        text NOT NULL CHECK (aggregation IN ('sum', 'count')),
+    value_property     text,
+    dimensions         text[] NOT NULL DEFAULT '{}',
+    created_at         timestamptz NOT NULL,
+    CHECK ((aggregation = 'sum') = (value_property IS NOT NULL))
+);
+
+-- A plan version is immutable once stored; a changed catalogue makes the next version.
+CREATE TABLE plan_versions (
+    plan_id            text NOT NULL,
+    version            integer NOT NULL CHECK (version > 0),
+    catalogue          text NOT NULL,
+    digest             text NOT NULL,
+    document           jsonb NOT NULL,
+    created_at         timestamptz NOT NULL,
+    PRIMARY KEY (plan_id, version),
+    UNIQUE (plan_id, digest)
+);
+
+CREATE TABLE subscriptions (
+    subscription_id    text PRIMARY KEY,
+    tenant_id          text NOT NULL REFERENCES tenants,
+    plan_id            text NOT NULL,
+    plan_version       integer NOT NULL,
+    -- The contract's overrides of the plan (negotiated base, minimum, prices), in the plan's own form.
+    overrides          jsonb NOT NULL DEFAULT '{}',
+    started_at         timestamptz NOT NULL,
+    ended_at           timestamptz,
+    FOREIGN KEY (plan_id, plan_version) REFERENCES plan_versions (plan_id, version),
+    CHECK (ended_at IS NULL OR ended_at > started_at)
+);
+CREATE UNIQUE INDEX one_open_subscription_per_tenant ON subscriptions (tenant_id) WHERE ended_at IS NULL;
+
+-- Numbers without gaps: the row is locked and raised in the transaction that finalizes the invoice.
+CREATE TABLE invoice_series (
+    series             text PRIMARY KEY,
+    next_number        bigint NOT NULL DEFAULT 1 CHECK (next_number > 0)
+);
+
+CREATE TABLE invoices (
+    invoice_id         text PRIMARY KEY,
+    tenant_id          text NOT NULL REFERENCES tenants,
+    subscription_id    text NOT NULL REFERENCES subscriptions,
+    period_start       timestamptz NOT NULL,
+    period_end         timestamptz NOT NULL,
+    -- 1 is the period's invoice, 2 and on bill what came after it was finalized.
+    sequence           integer NOT NULL CHECK (sequence > 0),
+    status             text NOT NULL CHECK (status IN ('draft', 'finalized', 'paid', 'overdue', 'void', 'uncollectible')),
+    number             text UNIQUE,
+    currency           text NOT NULL,
+    subtotal           numeric NOT NULL,
+    tax                numeric NOT NULL DEFAULT 0,
+    total              numeric NOT NULL,
+    amount_paid        numeric NOT NULL DEFAULT 0,
+    issued_at          timestamptz,
+    due_at             timestamptz,
+    paid_at            timestamptz,
+    -- What the document showed, as canonical JSON, and its SHA-256: the PDF is made from this and nothing else.
+    snapshot           jsonb NOT NULL,
+    snapshot_sha256    text NOT NULL,
+    engine_version     text NOT NULL,
+    UNIQUE (subscription_id, period_start, sequence),
+    CHECK (period_start < period_end),
+    CHECK (total = subtotal + tax),
+    CHECK (total >= 0 AND amount_paid >= 0 AND amount_paid <= total),
+    CHECK ((status = 'draft') = (number IS NULL)),
+    CHECK ((number IS NULL) = (issued_at IS NULL) AND (number IS NULL) = (due_at IS NULL)),
+    CHECK ((status = 'paid') = (paid_at IS NOT NULL))
+);
+CREATE INDEX invoices_by_tenant ON invoices (tenant_id, period_start);
+
+CREATE TABLE invoice_lines (
+    invoice_id         text NOT NULL REFERENCES invoices,
+    position           integer NOT NULL CHECK (position > 0),
+    -- What the line bills, independent of amount: subscription, charge, dimension values, period. A later run compares by it.
+    item_key           text NOT NULL,
+    charge_id          text NOT NULL,
+    kind               text NOT NULL CHECK (kind IN ('fixed', 'usage', 'minimum', 'one_time')),
+    description        text NOT NULL,
+    meter_id           text,
+    dimensions         jsonb NOT NULL DEFAULT '{}',
+    quantity           numeric NOT NULL,
+    unit               text NOT NULL DEFAULT '',
+    unit_amount        numeric,
+    exact_amount       numeric NOT NULL,
+    amount             numeric NOT NULL,
+    -- Set when this line bills a difference to an item an earlier invoice billed.
+    corrects_invoice   text REFERENCES invoices,
+    price_digest       text NOT NULL,
+    -- How the line came about: plan version, tiers, query name and window, digest of the rollups, quantities by hour.
+    evidence           jsonb NOT NULL,
+    PRIMARY KEY (invoice_id, position),
+    UNIQUE (invoice_id, item_key)
+);
+CREATE INDEX invoice_lines_by_item ON invoice_lines (item_key);
+
+CREATE TABLE invoice_documents (
+    invoice_id         text NOT NULL REFERENCES invoices,
+    media_type         text NOT NULL,
+    location           text NOT NULL,
+    sha256             text NOT NULL,
+    bytes              bigint NOT NULL CHECK (bytes > 0),
+    rendered_at        timestamptz NOT NULL,
+    PRIMARY KEY (invoice_id, media_type)
+);
+
+-- One row per attempt, committed as 'pending' before the provider is called.
+CREATE TABLE payments (
+    payment_id         text PRIMARY KEY,
+    invoice_id         text NOT NULL REFERENCES invoices,
+    tenant_id          text NOT NULL REFERENCES tenants,
+    attempt            integer NOT NULL CHECK (attempt > 0),
+    provider           text NOT NULL,
+    provider_reference text,
+    amount             numeric NOT NULL CHECK (amount > 0),
+    currency           text NOT NULL,
+    status             text NOT NULL
+                       CHECK (status IN ('pending', 'processing', 'requires_action', 'succeeded', 'failed', 'canceled')),
+    failure_code       text,
+    failure_reason     text,
+    created_at         timestamptz NOT NULL,
+    updated_at         timestamptz NOT NULL,
+    settled_at         timestamptz,
+    UNIQUE (invoice_id, attempt),
+    UNIQUE (provider, provider_reference),
+    CHECK ((status = 'succeeded') = (settled_at IS NOT NULL))
+);
+-- At most one live or successful payment per invoice: a second charge cannot even be written down.
+CREATE UNIQUE INDEX one_live_payment_per_invoice ON payments (invoice_id)
+    WHERE status IN ('pending', 'processing', 'requires_action', 'succeeded');
+
+-- How a tenant pays: the provider's references only, never card data.
+CREATE TABLE payment_methods (
+    tenant_id          text NOT NULL REFERENCES tenants,
+    provider           text NOT NULL,
+    customer_reference text,
+    method_reference   text NOT NULL,
+    created_at         timestamptz NOT NULL,
+    PRIMARY KEY (tenant_id, provider)
+);
+
+CREATE TABLE webhook_inbox (
+    provider           text NOT NULL,
+    event_id           text NOT NULL,
+    event_type         text NOT NULL,
+    body               bytea NOT NULL,
+    received_at        timestamptz NOT NULL,
+    processed_at       timestamptz,
+    -- Why the event could not be applied; it is kept and acknowledged so that poison never blocks.
+    refusal            text,
+    PRIMARY KEY (provider, event_id)
+);
+CREATE INDEX webhook_inbox_open ON webhook_inbox (received_at) WHERE processed_at IS NULL;
+
+-- Written in the transaction of the change it announces; the relay publishes rows in order and marks them.
+CREATE TABLE outbox (
+    outbox_id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    event_id           text NOT NULL UNIQUE,
+    topic              text NOT NULL,
+    key                text NOT NULL,
+    payload            bytea NOT NULL,
+    created_at         timestamptz NOT NULL,
+    published_at       timestamptz
+);
+CREATE INDEX outbox_open ON outbox (outbox_id) WHERE published_at IS NULL;
+
+-- One row per alert and channel: claimed before sending, so each alert is sent once per channel.
+CREATE TABLE alert_deliveries (
+    alert_id           text NOT NULL,
+    channel            text NOT NULL,
+    tenant_id          text NOT NULL,
+    payload            jsonb NOT NULL,
+    status             text NOT NULL CHECK (status IN ('pending', 'sent', 'refused')),
+    attempts           integer NOT NULL DEFAULT 0,
+    next_attempt_at    timestamptz NOT NULL,
+    last_error         text,
+    created_at         timestamptz NOT NULL,
+    sent_at            timestamptz,
+    PRIMARY KEY (alert_id, channel),
+    CHECK ((status = 'sent') = (sent_at IS NOT NULL))
+);
+CREATE INDEX alert_deliveries_open ON alert_deliveries (next_attempt_at) WHERE status = 'pending';
