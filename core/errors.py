@@ -10,7 +10,7 @@ from typing import ClassVar
 class Fault:
     """One thing wrong with an input: where it is, a stable code for programs, a sentence for people.
 
-    `path` is dotted or a JSON pointer-like place within the input (`plans.lite.charges[2].unit_amount`); "" is the whole.
+    `path` is the place within the input (`plans.lite.charges[2].unit_amount`); "" is the whole.
     """
 
     code: str

@@ -1,4 +1,4 @@
-"""Payloads of the billing topics. Owns their JSON form: amounts and quantities are decimal strings, instants ISO 8601 UTC.
+"""Payloads of the billing topics. Owns their JSON form: amounts and quantities are decimal strings, instants ISO 8601.
 
 A message names its cause, so a reader that has seen it can tell (`core.ids.derive_id`). Decoding anything else raises
 `InvalidInputError`, which the consumers turn into a dead letter.

@@ -52,7 +52,7 @@ class Money:
 
 
 def minor_units(currency: str) -> int:
-    """Return the number of decimal places of `currency` (ISO 4217); `InvalidInputError` (`unknown_currency`) if unknown."""
+    """Return the decimal places of `currency` (ISO 4217); raises `InvalidInputError` (`unknown_currency`)."""
     try:
         return MINOR_UNITS[currency]
     except KeyError:

@@ -77,14 +77,14 @@ def split_statements(sql: str) -> list[str]:
     """Split SQL into statements at semicolons outside of quotes, comments dropped (ClickHouse takes one at a time)."""
     tokens = re.compile(r"--[^\n]*|'(?:[^'\\]|\\.|'')*'|;|[^;'-]+|-", re.DOTALL)
     statements, current = [], ""
-    for token in tokens.findall(sql):
-        if token.startswith("--"):
+    for piece in tokens.findall(sql):
+        if piece.startswith("--"):
             continue
-        if token == ";":
+        if piece == ";":
             statements.append(current.strip())
             current = ""
         else:
-            current += token
+            current += piece
     return [statement for statement in [*statements, current.strip()] if statement]
 
 

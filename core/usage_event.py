@@ -1,0 +1,239 @@
+"""Usage events. Owns how bytes become an accepted event or a refusal; API and stream judge by this one function.
+
+The form is CloudEvents 1.0, structured JSON. Identity is (tenant, source, id); the time is never part of it. The
+answer depends only on the arguments: received time is handed in (the broker's append time in the stream), so every
+reader of a record judges it alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from core.event_time import parse_event_time
+from core.meters import Meter, Registry
+from core.quantity import UNIT, scale_quantity
+
+IDENTITY_BYTES = 16
+NAME_LENGTH_MAX = 256
+# Outside of this nothing can be meant: ClickHouse's DateTime and every calendar rule hold within.
+EARLIEST_US = 946_684_800_000_000  # 2000-01-01
+LATEST_US = 4_102_444_800_000_000  # 2100-01-01
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why an event was refused: a stable code, a sentence, and the JSON pointer of the culprit ("" = the whole)."""
+
+    code: str
+    reason: str
+    pointer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class IngestLimits:
+    """What bounds an event: bytes, microseconds ahead of and behind the received time."""
+
+    max_bytes: int = 65_536
+    max_ahead_us: int = 300 * 1_000_000
+    max_age_us: int = 35 * 86_400 * 1_000_000
+
+
+class CloudEvent(msgspec.Struct, gc=False):
+    """The attributes we need of a CloudEvent 1.0; others are allowed and kept only in the raw bytes."""
+
+    specversion: str
+    id: str
+    source: str
+    type: str
+    subject: str
+    time: str
+    data: dict[str, Any]
+
+
+# What one meter reads off an event: (meter id, dimension values in the meter's order, quantity x 10^12).
+Measure = tuple[str, tuple[str, ...], int]
+
+
+class UsageEvent(msgspec.Struct, gc=False):
+    """An accepted event. `time_us` is microseconds since 1970 UTC; `measures` has one entry per meter that it feeds."""
+
+    tenant: str
+    customer: str
+    source: str
+    id: str
+    type: str
+    time_us: int
+    data: dict[str, Any]
+    measures: list[Measure]
+
+    @property
+    def identity(self) -> bytes:
+        """128 bits of BLAKE2b over tenant, source and id: what dedupe compares."""
+        return event_identity(self.tenant, self.source, self.id)
+
+
+_decode = msgspec.json.Decoder(CloudEvent, float_hook=Decimal).decode
+_decode_any = msgspec.json.Decoder(float_hook=Decimal).decode
+_decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_blake = blake2b(digest_size=IDENTITY_BYTES)
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ArithmeticError)
+
+
+def event_identity(tenant: str, source: str, event_id: str) -> bytes:
+    """Return the 16 bytes that stand for (tenant, source, id); names hold no NUL, so no two identities meet."""
+    digest = _blake.copy()
+    digest.update(f"{tenant}\0{source}\0{event_id}".encode())
+    return digest.digest()
+
+
+def split_batch(raw: bytes) -> list[bytes] | Rejection:
+    """Return the elements of a JSON array of events, each as its own bytes, or why it is none."""
+    try:
+        return [bytes(item) for item in _decode_items(raw)]
+    except _UNREADABLE as error:
+        return Rejection("not_json", f"the batch is not a JSON array: {error}")
+
+
+def is_batch(raw: bytes) -> bool:
+    """Say whether the bytes are a JSON array rather than one event."""
+    return raw[:1] == b"[" or raw.lstrip()[:1] == b"["
+
+
+def parse_event(
+    raw: bytes | None, registry: Registry, limits: IngestLimits, received_us: int
+) -> UsageEvent | Rejection:
+    """Judge one event given as bytes of structured JSON.
+
+    Codes: `tombstone`, `empty`, `too_large`, `not_json`, `not_an_object`, `missing_field`, `invalid_field`,
+    `unsupported_specversion`, and those of `judge_event`.
+    """
+    if raw is None:
+        return Rejection("tombstone", "the record has no value")
+    if len(raw) > limits.max_bytes:
+        return Rejection("too_large", f"the event has {len(raw)} bytes, {limits.max_bytes} are allowed")
+    try:
+        event = _decode(raw)
+    except _UNREADABLE:
+        return _diagnose(raw)
+    return judge_event(event, registry, limits, received_us)
+
+
+def judge_event(
+    event: CloudEvent, registry: Registry, limits: IngestLimits, received_us: int
+) -> UsageEvent | Rejection:
+    """Judge a decoded CloudEvent: names, tenant, meter, time, quantities, dimensions.
+
+    Codes: `unsupported_specversion`, `invalid_field`, `unknown_tenant`, `unknown_meter`, `invalid_time`,
+    `time_without_zone`, `time_out_of_bounds`, `future_time`, `too_old`, `missing_quantity`, `invalid_quantity`,
+    `negative_quantity`, `quantity_out_of_range`, `too_many_digits`, `invalid_dimension`.
+    """
+    if event.specversion != "1.0":
+        return Rejection("unsupported_specversion", "expected CloudEvents specversion 1.0", "/specversion")
+    event_id, source = event.id, event.source
+    if not (0 < len(event_id) <= NAME_LENGTH_MAX and event_id.isprintable()):
+        return _bad_name("id")
+    if not (0 < len(source) <= NAME_LENGTH_MAX and source.isprintable()):
+        return _bad_name("source")
+    tenant, _, customer = event.subject.partition("/")
+    if tenant not in registry.tenants:
+        return Rejection("unknown_tenant", f"no tenant {tenant[:80]!r}", "/subject")
+    if len(customer) > NAME_LENGTH_MAX or not customer.isprintable():
+        return _bad_name("subject")
+    meters = registry.by_event_type.get(event.type)
+    if meters is None:
+        return Rejection("unknown_meter", f"no meter counts events of type {event.type[:80]!r}", "/type")
+    time_us = parse_event_time(event.time)
+    if isinstance(time_us, str):
+        return Rejection(time_us, f"expected RFC 3339 with a zone, got {event.time[:80]!r}", "/time")
+    if not received_us - limits.max_age_us <= time_us <= received_us + limits.max_ahead_us:
+        return _out_of_bounds(event.time, time_us, received_us)
+    if not EARLIEST_US <= time_us < LATEST_US:
+        return Rejection("time_out_of_bounds", f"expected a time from 2000 to 2099, got {event.time[:80]!r}", "/time")
+    data = event.data
+    measures: list[Measure] = []
+    for meter in meters:
+        if meter.value_property is None:
+            quantity: int | str = UNIT
+        else:
+            value = data.get(meter.value_property)
+            if value is None:
+                continue
+            quantity = scale_quantity(value)
+            if type(quantity) is str:
+                return _bad_quantity(quantity, meter.value_property, value)
+        values = _dimension_values(meter, data) if meter.dimensions else ()
+        if type(values) is Rejection:
+            return values
+        measures.append((meter.meter_id, values, quantity))  # type: ignore[arg-type]
+    if not measures:
+        wanted = " or ".join(str(meter.value_property) for meter in meters)
+        return Rejection("missing_quantity", f"data has no {wanted}", "/data")
+    return UsageEvent(tenant, customer, source, event_id, event.type, time_us, data, measures)
+
+
+def _dimension_values(meter: Meter, data: dict[str, Any]) -> tuple[str, ...] | Rejection:
+    values = []
+    for name in meter.dimensions:
+        value = data.get(name, "")
+        if type(value) is not str:
+            if type(value) is bool:
+                value = "true" if value else "false"
+            elif value is None:
+                value = ""
+            elif type(value) in (int, Decimal):
+                value = str(value)
+            else:
+                return Rejection("invalid_dimension", f"{name} must be a text, number or boolean", f"/data/{name}")
+        if len(value) > NAME_LENGTH_MAX or not value.isprintable():
+            return Rejection("invalid_dimension", f"{name} must be at most 256 printable characters", f"/data/{name}")
+        values.append(value)
+    return tuple(values)
+
+
+def _bad_name(name: str) -> Rejection:
+    return Rejection("invalid_field", f"{name} must be 1 to {NAME_LENGTH_MAX} printable characters", f"/{name}")
+
+
+def _out_of_bounds(text: str, time_us: int, received_us: int) -> Rejection:
+    if not EARLIEST_US <= time_us < LATEST_US:
+        return Rejection("time_out_of_bounds", f"expected a time from 2000 to 2099, got {text[:80]!r}", "/time")
+    if time_us > received_us:
+        return Rejection("future_time", f"{text} is too far ahead of the time it was received", "/time")
+    return Rejection("too_old", f"{text} is too long before the time it was received", "/time")
+
+
+_QUANTITY_REASONS = {
+    "invalid_quantity": "is not a number or decimal text",
+    "negative_quantity": "is negative; corrections are events of their own",
+    "quantity_out_of_range": "is 10^15 or more",
+    "too_many_digits": "has more than 12 decimal places",
+}
+
+
+def _bad_quantity(code: str, name: str, value: object) -> Rejection:
+    return Rejection(code, f"{name} {_QUANTITY_REASONS[code]}: {str(value)[:80]!r}", f"/data/{name}")
+
+
+def _diagnose(raw: bytes) -> Rejection:
+    """Say what is wrong with bytes that are no CloudEvent; runs only for refused events, so it may be slow."""
+    if not raw.strip():
+        return Rejection("empty", "the body is empty")
+    try:
+        found = _decode_any(raw)
+    except _UNREADABLE as error:
+        return Rejection("not_json", f"not JSON: {str(error)[:200]}")
+    if not isinstance(found, dict):
+        return Rejection("not_an_object", "expected a JSON object")
+    for name in CloudEvent.__struct_fields__:
+        if found.get(name) is None:
+            return Rejection("missing_field", f"{name} is missing", f"/{name}")
+        if name == "data" and not isinstance(found[name], dict):
+            return Rejection("invalid_field", "data must be a JSON object", "/data")
+        if name != "data" and not isinstance(found[name], str):
+            return Rejection("invalid_field", f"{name} must be a text", f"/{name}")
+    return Rejection("not_json", "not a CloudEvent in structured JSON")
