@@ -2,7 +2,7 @@
 
 The meter worker's state is a function of these records, and so is what every sink writes: values are absolute, so
 reading one again changes nothing. Offsets chain (`previous_last`, `first`, `last`): a reader can tell a gap or
-a fork. Quantities are decimal strings of the scaled integer (`core.quantity`), because msgpack's integers end at 64 bit.
+a fork. Quantities are decimal strings of the scaled integer (`core.quantity`): msgpack's integers end at 64 bit.
 """
 
 from __future__ import annotations

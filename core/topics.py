@@ -32,6 +32,8 @@ class Topic:
     retention_ms: int
     partitioning: Partitioning
     log_append_time: bool = False
+    # Larger than any source record, so that a refused record with its headers always fits its dead-letter topic.
+    max_bytes: int = 20_000_000
 
 
 USAGE_EVENTS = Topic(
@@ -45,6 +47,7 @@ USAGE_EVENTS = Topic(
     # Received time decides "too old" and "in the future", so it comes from the broker: every reader of the record
     # judges it alike, however often it is read.
     log_append_time=True,
+    max_bytes=2_000_000,
 )
 USAGE_JOURNAL = Topic(
     "usage.journal",

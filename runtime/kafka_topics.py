@@ -37,8 +37,7 @@ async def create_topics(settings: Settings) -> list[str]:
                     "retention.ms": str(topic.retention_ms),
                     "min.insync.replicas": str(min(2, brokers)),
                     "message.timestamp.type": "LogAppendTime" if topic.log_append_time else "CreateTime",
-                    # A micro-batch is one journal record.
-                    "max.message.bytes": str(20_000_000),
+                    "max.message.bytes": str(topic.max_bytes),
                 },
             )
             for topic in ALL_TOPICS

@@ -1,0 +1,1 @@
+"""Faust agents: thin entry points that decode, call a rule, write, and move on."""

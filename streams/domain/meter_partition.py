@@ -1,0 +1,286 @@
+"""The meter worker's state of one source partition, and what a micro-batch of records does to it.
+
+The state is a function of the journal: `restore` replays entries, `count` makes the next one. Owns dedupe, minute
+windows and period totals. An event's identity is remembered by the day it was *received*, never by its own time, so a
+retry with another timestamp is still a duplicate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from core.dead_letter import DeadLetter
+from core.errors import must_hold
+from core.journal import FORMAT, JournalEntry, PeriodRow, WindowRow
+from core.meters import Registry
+from core.usage_event import (
+    IDENTITY_BYTES,
+    IngestLimits,
+    Rejection,
+    UsageEvent,
+    event_identity,
+    is_batch,
+    parse_event,
+    split_batch,
+)
+from streams.domain.source_record import Records, SourceRecord
+
+DAY_MS = 86_400_000
+MINUTE_US = 60_000_000
+# A window or period untouched for this long leaves memory; touched again it opens a new segment.
+WINDOW_KEPT_MS = 2 * 3_600_000
+PERIOD_KEPT_MS = 40 * DAY_MS
+_EVICT_EVERY_MS = 60_000
+
+_K = TypeVar("_K")
+WindowKey = tuple[str, str, tuple[str, ...], int]
+PeriodKey = tuple[str, str, str]
+
+
+@dataclass(slots=True)
+class Cell:
+    """A running total: quantity x 10^12, events, the segment's name, and when it was last touched (received ms)."""
+
+    segment: int
+    quantity: int
+    events: int
+    touched_ms: int
+
+
+@dataclass(slots=True)
+class MicroBatch:
+    """What came of some records: the journal entry, refused events, and events found on another tenant's partition."""
+
+    entry: JournalEntry
+    dead_letters: list[tuple[DeadLetter, bytes | None]] = field(default_factory=list)
+    misplaced: list[tuple[int, bytes, bytes]] = field(default_factory=list)
+
+
+class MeterPartition:
+    """Dedupe identities, open windows and period totals of one source partition.
+
+    `partition_of` tells where a tenant's events belong; one found elsewhere is sent there in the same transaction,
+    because duplicates are only seen where all events of a tenant meet.
+    """
+
+    def __init__(
+        self,
+        partition: int,
+        *,
+        topic: str,
+        owner: str,
+        partition_of: Callable[[str], int],
+        horizon_days: int,
+    ) -> None:
+        self.partition = partition
+        self.last = -1
+        self._topic = topic
+        self._owner = owner
+        self._partition_of = partition_of
+        self._horizon_days = horizon_days
+        self._seen: dict[bytes, int] = {}
+        self._windows: dict[WindowKey, Cell] = {}
+        self._periods: dict[PeriodKey, Cell] = {}
+        self._period_names: dict[int, tuple[str, str]] = {}
+        self._evicted_ms = 0
+        self._forgotten_day = 0
+
+    def __len__(self) -> int:
+        """Return how many identities are remembered."""
+        return len(self._seen)
+
+    @property
+    def open_windows(self) -> int:
+        """How many windows are in memory."""
+        return len(self._windows)
+
+    def restore(self, entry: JournalEntry) -> None:
+        """Apply an entry read from the journal; a broken offset chain stops the work."""
+        must_hold(
+            entry.previous_last == self.last or self.last == -1,
+            f"journal of partition {self.partition}: entry {entry.first}-{entry.last} follows {entry.previous_last},"
+            f" but the state ends at {self.last}",
+        )
+        must_hold(entry.previous_last < entry.first <= entry.last, "a journal entry's offsets must ascend")
+        self.last = entry.last
+        day = entry.received_ms // DAY_MS
+        identities = entry.identities
+        for start in range(0, len(identities), IDENTITY_BYTES):
+            self._seen[identities[start : start + IDENTITY_BYTES]] = day
+        for row in entry.windows:
+            key = (row.tenant, row.meter, row.dimensions, row.start)
+            self._windows[key] = Cell(row.segment, int(row.quantity), row.events, entry.received_ms)
+        for total in entry.periods:
+            self._periods[total.tenant, total.meter, total.period] = Cell(
+                total.segment, int(total.quantity), total.events, entry.received_ms
+            )
+        self._evict(entry.received_ms)
+
+    def count(self, records: Records, registry: Registry, limits: IngestLimits) -> MicroBatch | None:
+        """Take records in offset order; those at or below the state's last offset were counted before and are skipped.
+
+        Returns None when nothing is new. The state changes at once: if the transaction that carries the result fails,
+        this object must be thrown away with the process.
+        """
+        fresh = [record for record in records if record.offset > self.last]
+        if not fresh:
+            return None
+        tally = _Tally(self, registry, limits)
+        for record in fresh:
+            tally.take(record)
+        return self._close(fresh, tally)
+
+    def _close(self, fresh: list[SourceRecord], tally: _Tally) -> MicroBatch:
+        first, last, received_ms = fresh[0].offset, fresh[-1].offset, fresh[-1].timestamp
+        must_hold(first <= last, "records must come in offset order")
+        day = received_ms // DAY_MS
+        seen = self._seen
+        for identity in tally.identities:
+            seen[identity] = day
+        windows, periods = self._fold(tally.measured, first, received_ms)
+        meters = {row.meter for row in windows}
+        entry = JournalEntry(
+            format=FORMAT,
+            previous_last=self.last,
+            first=first,
+            last=last,
+            owner=self._owner,
+            oldest_received_ms=fresh[0].timestamp,
+            received_ms=received_ms,
+            accepted=len(tally.identities),
+            duplicates=tally.duplicates,
+            rejected=len(tally.dead_letters),
+            identities=b"".join(tally.identities),
+            windows=windows,
+            periods=periods,
+            refused=tally.refused,
+            dimension_names={meter: tally.registry.by_id[meter].dimensions for meter in sorted(meters)},
+        )
+        self.last = last
+        self._evict(received_ms)
+        return MicroBatch(entry, tally.dead_letters, tally.misplaced)
+
+    def _fold(
+        self, measured: dict[WindowKey, list[int]], segment: int, received_ms: int
+    ) -> tuple[list[WindowRow], list[PeriodRow]]:
+        """Add the batch's sums to windows and periods; returns the changed ones, absolute."""
+        windows, touched = [], set()
+        for key, (quantity, events) in measured.items():
+            tenant, meter, dimensions, start = key
+            cell = _add(self._windows, key, segment, quantity, events, received_ms)
+            windows.append(WindowRow(tenant, meter, dimensions, start, cell.segment, str(cell.quantity), cell.events))
+            for name in self._names_of(start):
+                _add(self._periods, (tenant, meter, name), segment, quantity, events, received_ms)
+                touched.add((tenant, meter, name))
+        periods = []
+        for tenant, meter, name in sorted(touched):
+            cell = self._periods[tenant, meter, name]
+            periods.append(PeriodRow(tenant, meter, name, cell.segment, str(cell.quantity), cell.events))
+        return windows, periods
+
+    def _names_of(self, start: int) -> tuple[str, str]:
+        names = self._period_names.get(start)
+        if names is None:
+            if len(self._period_names) > 100_000:
+                self._period_names.clear()
+            instant = datetime.fromtimestamp(start, UTC)
+            names = (instant.strftime("%Y-%m"), instant.strftime("%Y-%m-%dT%H"))
+            self._period_names[start] = names
+        return names
+
+    def _evict(self, received_ms: int) -> None:
+        if received_ms - self._evicted_ms < _EVICT_EVERY_MS:
+            return
+        self._evicted_ms = received_ms
+        _drop_older(self._windows, received_ms - WINDOW_KEPT_MS)
+        _drop_older(self._periods, received_ms - PERIOD_KEPT_MS)
+        oldest_day = received_ms // DAY_MS - self._horizon_days
+        if oldest_day > self._forgotten_day:
+            self._forgotten_day = oldest_day
+            self._seen = {identity: day for identity, day in self._seen.items() if day >= oldest_day}
+
+
+def _add(cells: dict[_K, Cell], key: _K, segment: int, quantity: int, events: int, received_ms: int) -> Cell:
+    cell = cells.get(key)
+    if cell is None:
+        cell = cells[key] = Cell(segment, quantity, events, received_ms)
+    else:
+        cell.quantity += quantity
+        cell.events += events
+        cell.touched_ms = received_ms
+    return cell
+
+
+def _drop_older(cells: dict[WindowKey, Cell] | dict[PeriodKey, Cell], before_ms: int) -> None:
+    old = [key for key, cell in cells.items() if cell.touched_ms < before_ms]
+    for key in old:
+        del cells[key]  # type: ignore[arg-type]
+
+
+class _Tally:
+    """Judges the records of one micro-batch and adds them up; the state is only read."""
+
+    def __init__(self, state: MeterPartition, registry: Registry, limits: IngestLimits) -> None:
+        self.registry = registry
+        self.limits = limits
+        self.measured: dict[WindowKey, list[int]] = {}
+        self.identities: dict[bytes, None] = {}
+        self.duplicates = 0
+        self.dead_letters: list[tuple[DeadLetter, bytes | None]] = []
+        self.misplaced: list[tuple[int, bytes, bytes]] = []
+        self.refused: list[tuple[int, int]] = []
+        self._state = state
+        self._homes: dict[str, int] = {}
+
+    def take(self, record: SourceRecord) -> None:
+        """Judge one record: an event, an array of events, or something to refuse."""
+        value = record.value
+        received_us = record.timestamp * 1_000
+        if value is not None and is_batch(value):
+            items = split_batch(value)
+            if isinstance(items, Rejection):
+                self._refuse(record, -1, value, items)
+                return
+            for index, item in enumerate(items):
+                self._judge(record, index, item, parse_event(item, self.registry, self.limits, received_us))
+            return
+        self._judge(record, -1, value, parse_event(value, self.registry, self.limits, received_us))
+
+    def _judge(self, record: SourceRecord, index: int, raw: bytes | None, event: UsageEvent | Rejection) -> None:
+        if type(event) is not UsageEvent:
+            self._refuse(record, index, raw, event)  # type: ignore[arg-type]
+            return
+        tenant = event.tenant
+        home = self._homes.get(tenant)
+        if home is None:
+            home = self._homes[tenant] = self._state._partition_of(tenant)
+        if home != self._state.partition:
+            self.misplaced.append((home, tenant.encode(), raw or b""))
+            self.refused.append((record.offset, index))
+            return
+        identity = event_identity(tenant, event.source, event.id)
+        if identity in self.identities or identity in self._state._seen:
+            self.duplicates += 1
+            return
+        self.identities[identity] = None
+        start = event.time_us // MINUTE_US * 60
+        measured = self.measured
+        for meter, dimensions, quantity in event.measures:
+            key = (tenant, meter, dimensions, start)
+            cell = measured.get(key)
+            if cell is None:
+                measured[key] = [quantity, 1]
+            else:
+                cell[0] += quantity
+                cell[1] += 1
+
+    def _refuse(self, record: SourceRecord, index: int, raw: bytes | None, why: Rejection) -> None:
+        reason = f"{why.reason} (at {why.pointer})" if why.pointer else why.reason
+        letter = DeadLetter(
+            why.code, reason, self._state._topic, self._state.partition, record.offset, index, record.timestamp, raw
+        )
+        self.dead_letters.append((letter, record.key))
+        self.refused.append((record.offset, index))
