@@ -1,7 +1,7 @@
 """The meter worker's state of one source partition, and what a micro-batch of records does to it.
 
-The state is a function of the journal: `restore` replays entries, `count` makes the next one. Owns dedupe, minute
-windows and period totals. An event's identity is remembered by the day it was *received*, never by its own time, so a
+The state is a function of the journal: `restore` replays entries, `judge` and `accept` make the next. Owns dedupe,
+minute windows and period totals. An event's identity is remembered by the day it was *received*, never by its own time, so a
 retry with another timestamp is still a duplicate.
 """
 
@@ -119,21 +119,27 @@ class MeterPartition:
             )
         self._evict(entry.received_ms)
 
-    def count(self, records: Records, registry: Registry, limits: IngestLimits) -> MicroBatch | None:
-        """Take records in offset order; those at or below the state's last offset were counted before and are skipped.
+    def judge(self, records: Records, registry: Registry, limits: IngestLimits) -> Tally | None:
+        """Judge records in offset order; those at or below the last counted offset are skipped. Changes nothing.
 
-        Returns None when nothing is new. The state changes at once: if the transaction that carries the result fails,
-        this object must be thrown away with the process.
+        Returns None when nothing is new.
         """
         fresh = [record for record in records if record.offset > self.last]
         if not fresh:
             return None
-        tally = _Tally(self, registry, limits)
+        tally = Tally(self, fresh, registry, limits)
         for record in fresh:
             tally.take(record)
-        return self._close(fresh, tally)
+        return tally
 
-    def _close(self, fresh: list[SourceRecord], tally: _Tally) -> MicroBatch:
+    def accept(self, tally: Tally) -> MicroBatch:
+        """Make a tally part of the state and return what must be committed.
+
+        The state changes at once: if the transaction fails, this object must be thrown away with the process.
+        """
+        return self._close(tally.records, tally)
+
+    def _close(self, fresh: list[SourceRecord], tally: Tally) -> MicroBatch:
         first, last, received_ms = fresh[0].offset, fresh[-1].offset, fresh[-1].timestamp
         must_hold(first <= last, "records must come in offset order")
         day = received_ms // DAY_MS
@@ -220,10 +226,15 @@ def _drop_older(cells: dict[WindowKey, Cell] | dict[PeriodKey, Cell], before_ms:
         del cells[key]  # type: ignore[arg-type]
 
 
-class _Tally:
+class Tally:
     """Judges the records of one micro-batch and adds them up; the state is only read."""
 
-    def __init__(self, state: MeterPartition, registry: Registry, limits: IngestLimits) -> None:
+    def __init__(
+        self, state: MeterPartition, records: list[SourceRecord], registry: Registry, limits: IngestLimits
+    ) -> None:
+        self.records = records
+        # Whether a tenant or meter was unknown: a newer registry might know it.
+        self.unknown = False
         self.registry = registry
         self.limits = limits
         self.measured: dict[WindowKey, list[int]] = {}
@@ -282,5 +293,6 @@ class _Tally:
         letter = DeadLetter(
             why.code, reason, self._state._topic, self._state.partition, record.offset, index, record.timestamp, raw
         )
+        self.unknown = self.unknown or why.code in ("unknown_tenant", "unknown_meter")
         self.dead_letters.append((letter, record.key))
         self.refused.append((record.offset, index))

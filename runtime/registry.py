@@ -1,0 +1,79 @@
+"""The registry of tenants and meters, read from PostgreSQL and kept fresh; in an outage the last good one serves."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import psycopg
+import structlog
+
+from core.clock import Clock
+from core.meters import Meter, Registry
+from runtime.postgres import Pool
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedRegistry:
+    """A registry and when its reading began (milliseconds since 1970 UTC): it knows all that was committed by then."""
+
+    registry: Registry
+    loaded_ms: int
+
+
+class RegistryCache:
+    """Reads the registry when asked and every `refresh_seconds`."""
+
+    def __init__(self, pool: Pool, clock: Clock, *, refresh_seconds: int) -> None:
+        self._pool, self._clock, self._refresh_ms = pool, clock, refresh_seconds * 1_000
+        self._loaded: LoadedRegistry | None = None
+        self._turn = asyncio.Lock()
+
+    async def get(self) -> LoadedRegistry:
+        """Return the registry, read anew if it is older than the refresh time; during an outage the last good one."""
+        loaded = self._loaded
+        if loaded is None:
+            return await self.newer_than(0)
+        if self._now_ms() - loaded.loaded_ms >= self._refresh_ms:
+            try:
+                return await self.refresh()
+            except (psycopg.Error, TimeoutError) as error:
+                log.warning("registry.stale", error=str(error), age_ms=self._now_ms() - loaded.loaded_ms)
+        return loaded
+
+    async def newer_than(self, instant_ms: int) -> LoadedRegistry:
+        """Return a registry read at or after `instant_ms`; waits out an outage: a wrong refusal costs more."""
+        pause = 0.1
+        while True:
+            async with self._turn:
+                if self._loaded is not None and self._loaded.loaded_ms >= instant_ms:
+                    return self._loaded
+                try:
+                    return await self.refresh()
+                except (psycopg.Error, TimeoutError) as error:
+                    log.warning("registry.unreachable", error=str(error), retry_in_seconds=pause)
+            await asyncio.sleep(pause)
+            pause = min(5.0, pause * 2)
+
+    async def refresh(self) -> LoadedRegistry:
+        """Read the registry now; raises psycopg's errors."""
+        loaded_ms = self._now_ms()
+        async with self._pool.connection(timeout=5) as connection:
+            tenants = await (await connection.execute("SELECT tenant_id FROM tenants")).fetchall()
+            meters = await (
+                await connection.execute(
+                    "SELECT meter_id, unit, event_type, aggregation, value_property, dimensions FROM meters"
+                    " ORDER BY meter_id"
+                )
+            ).fetchall()
+        registry = Registry.of(
+            (row["tenant_id"] for row in tenants),
+            (Meter(**{**row, "dimensions": tuple(row["dimensions"])}) for row in meters),
+        )
+        self._loaded = LoadedRegistry(registry, loaded_ms)
+        return self._loaded
+
+    def _now_ms(self) -> int:
+        return int(self._clock.now().timestamp() * 1_000)

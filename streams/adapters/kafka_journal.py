@@ -1,0 +1,103 @@
+"""The journal in Kafka: fencing, loading, and the one transaction per micro-batch.
+
+Order matters when a partition is taken over: first the producer starts (InitProducerId ends the predecessor's open
+transaction and fences it), then the journal is read to its end, then records are counted. The transactional id is
+fixed per source partition, so a worker that was frozen and thawed cannot commit any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.partitioner import murmur2
+
+from core.journal import JournalEntry, decode_entry, encode_entry
+from core.topics import USAGE_EVENTS, USAGE_JOURNAL, USAGE_REJECTED
+from streams.domain.meter_partition import MicroBatch
+
+TRANSACTION_TIMEOUT_MS = 15_000
+
+
+def partition_of_key(key: bytes, partitions: int) -> int:
+    """Return the partition Kafka's default partitioner (murmur2) gives a key."""
+    return int((murmur2(key) & 0x7FFFFFFF) % partitions)
+
+
+async def read_journal(bootstrap: str, partition: int) -> AsyncIterator[tuple[int, JournalEntry]]:
+    """Yield (journal offset, entry) of all committed entries of a partition, up to its end at the time of the call."""
+    reader = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap,
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=16_000_000,
+        fetch_max_wait_ms=50,
+    )
+    await reader.start()
+    try:
+        where = TopicPartition(USAGE_JOURNAL.name, partition)
+        reader.assign([where])
+        end = (await reader.end_offsets([where]))[where]
+        await reader.seek_to_beginning(where)
+        while await reader.position(where) < end:
+            for record in (await reader.getmany(where, timeout_ms=250, max_records=500)).get(where, []):
+                if record.offset < end:
+                    yield record.offset, decode_entry(record.value)
+    finally:
+        await reader.stop()
+
+
+class KafkaJournal:
+    """The journal of one source partition, owned by this process until someone else opens it."""
+
+    def __init__(self, bootstrap: str, group: str, partition: int) -> None:
+        self._bootstrap = bootstrap
+        self._group = group
+        self._partition = partition
+        self._producer: AIOKafkaProducer | None = None
+
+    async def take_over(self) -> None:
+        """Fence the previous owner."""
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=self._bootstrap,
+            transactional_id=f"{self._group}-{USAGE_EVENTS.name}-{self._partition}",
+            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+            acks="all",
+            compression_type="lz4",
+            max_request_size=USAGE_JOURNAL.max_bytes,
+            max_batch_size=4_000_000,
+            # Kafka 4 now and then answers a transaction's first produce with NotEnoughReplicas; retried after this.
+            retry_backoff_ms=20,
+        )
+        await self._producer.start()
+
+    def entries(self) -> AsyncIterator[tuple[int, JournalEntry]]:
+        """Yield what was committed so far; only meaningful after `take_over`."""
+        return read_journal(self._bootstrap, self._partition)
+
+    async def commit(self, batch: MicroBatch) -> None:
+        """Commit the entry, dead letters, events sent on, and the source offset: all or nothing.
+
+        Any error leaves the outcome in doubt; the caller must end the process.
+        """
+        assert self._producer is not None
+        producer, partition = self._producer, self._partition
+        async with producer.transaction():
+            await producer.send(USAGE_JOURNAL.name, encode_entry(batch.entry), partition=partition)
+            for letter, key in batch.dead_letters:
+                await producer.send(
+                    USAGE_REJECTED.name, letter.body, key=key, partition=partition, headers=letter.headers()
+                )
+            for home, key, raw in batch.misplaced:
+                await producer.send(USAGE_EVENTS.name, raw, key=key, partition=home)
+            offset = {TopicPartition(USAGE_EVENTS.name, partition): batch.entry.last + 1}
+            await producer.send_offsets_to_transaction(offset, self._group)
+
+    async def close(self) -> None:
+        """Stop the producer."""
+        if self._producer is not None:
+            with contextlib.suppress(Exception):
+                # Closing after a failed broker may raise; nothing is open, so nothing can be lost.
+                await self._producer.stop()
