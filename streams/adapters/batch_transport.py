@@ -14,12 +14,15 @@ import time
 from typing import Any
 
 import faust
+import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer import fetcher
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.errors import CommitFailedError, IllegalGenerationError, IllegalStateError, UnknownMemberIdError
 from faust.transport.drivers import aiokafka as driver
 from faust.types.tuples import ConsumerMessage
 
+log = structlog.get_logger()
 FETCH_BYTES_PER_PARTITION = 4_000_000
 FETCH_BYTES = 32_000_000
 
@@ -101,10 +104,17 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]
         )
 
     async def commit_offset(self, topic: str, partition: int, next_offset: int) -> None:
-        """Commit where the group goes on reading a partition (for sinks, after their store has answered)."""
-        await self._thread.call_thread(
-            self._thread._ensure_consumer().commit, {TopicPartition(topic, partition): next_offset}
-        )
+        """Commit where the group goes on reading a partition (for sinks, after their store has answered).
+
+        A partition that went to another worker meanwhile is only logged: it will read those records again, and sinks
+        are replay-proof.
+        """
+        try:
+            await self._thread.call_thread(
+                self._thread._ensure_consumer().commit, {TopicPartition(topic, partition): next_offset}
+            )
+        except (CommitFailedError, IllegalStateError, IllegalGenerationError, UnknownMemberIdError) as error:
+            log.warning("offset.not_committed", topic=topic, partition=partition, error=repr(error))
 
 
 class BatchTransport(driver.Transport):  # type: ignore[misc]

@@ -91,21 +91,26 @@ class Lanes:
         """Hand a batch to its partition's lane, opening it first if needed; waits while the lane is full."""
         if self._closed:
             return
-        running = self._running.get(partition)
-        if running is None:
-            running = self._running[partition] = _RunningLane(self._make_lane(partition), partition)
-        await running.put(records)
+        await self._lane(partition).put(records)
 
-    async def keep_only(self, partitions: set[int]) -> None:
-        """Close the lanes of partitions that are no longer ours; the others keep their state.
+    async def assign(self, partitions: set[int]) -> None:
+        """Open lanes for the partitions that are ours now and close the others; those kept keep their state.
 
         Keeping is safe: had another worker owned a partition in between, it would have fenced our producer, and our
         next transaction would fail.
         """
         gone = [partition for partition in self._running if partition not in partitions]
         await asyncio.gather(*(self._running.pop(partition).close() for partition in gone))
+        for partition in sorted(partitions):
+            self._lane(partition)
 
     async def close(self) -> None:
         """Close all lanes; batches that come later are dropped."""
         self._closed = True
-        await self.keep_only(set())
+        await self.assign(set())
+
+    def _lane(self, partition: int) -> _RunningLane:
+        running = self._running.get(partition)
+        if running is None:
+            running = self._running[partition] = _RunningLane(self._make_lane(partition), partition)
+        return running

@@ -75,8 +75,8 @@ def create_app(settings: Settings) -> faust.App:
         gc.set_threshold(100_000, 50, 50)
 
     @app.on_partitions_assigned.connect  # type: ignore[untyped-decorator]
-    async def keep_assigned(app: Any, assigned: Any, **kwargs: Any) -> None:
-        await lanes.keep_only({tp.partition for tp in assigned})
+    async def assign_lanes(app: Any, assigned: Any, **kwargs: Any) -> None:
+        await lanes.assign({tp.partition for tp in assigned})
 
     @app.on_before_shutdown.connect  # type: ignore[untyped-decorator]
     async def close_lanes(app: Any, **kwargs: Any) -> None:

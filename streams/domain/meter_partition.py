@@ -1,8 +1,8 @@
 """The meter worker's state of one source partition, and what a micro-batch of records does to it.
 
 The state is a function of the journal: `restore` replays entries, `judge` and `accept` make the next. Owns dedupe,
-minute windows and period totals. An event's identity is remembered by the day it was *received*, never by its own time, so a
-retry with another timestamp is still a duplicate.
+minute windows and period totals. An event's identity is remembered by the day it was *received*, never by its own
+time, so a retry with another timestamp is still a duplicate.
 """
 
 from __future__ import annotations

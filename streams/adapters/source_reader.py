@@ -1,0 +1,69 @@
+"""Reads given ranges of one partition of `usage.events`, in order, without a consumer group."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from prometheus_client import Counter
+
+from core.topics import USAGE_EVENTS
+
+log = structlog.get_logger()
+MISSING = Counter("meterbook_raw_records_missing_total", "Raw records deleted by retention before they were stored")
+
+
+class SourceReader:
+    """A forward-only reader; consecutive ranges are read without seeking."""
+
+    def __init__(self, bootstrap: str, partition: int) -> None:
+        self._where = TopicPartition(USAGE_EVENTS.name, partition)
+        self._reader = AIOKafkaConsumer(
+            bootstrap_servers=bootstrap,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            max_partition_fetch_bytes=4_000_000,
+            fetch_max_wait_ms=50,
+        )
+        self._ahead: deque[Any] = deque()
+        self._next = -1
+
+    async def start(self) -> None:
+        """Connect."""
+        await self._reader.start()
+        self._reader.assign([self._where])
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        await self._reader.stop()
+
+    async def read(self, first: int, last: int) -> AsyncIterator[Any]:
+        """Yield the records from `first` to `last`, both included; there is a record at `last`."""
+        if first < self._next or self._next < 0 or (not self._ahead and first > self._next):
+            self._ahead.clear()
+            self._reader.seek(self._where, first)
+        self._next = last + 1
+        while True:
+            while self._ahead:
+                record = self._ahead.popleft()
+                if record.offset < first:
+                    continue
+                if record.offset > last:
+                    # Only retention can have taken what the journal says was there.
+                    self._ahead.appendleft(record)
+                    MISSING.inc()
+                    log.error("raw.missing", partition=self._where.partition, first=first, last=last)
+                    return
+                yield record
+                if record.offset == last:
+                    return
+            fetched = await self._reader.getmany(self._where, timeout_ms=500, max_records=20_000)
+            self._ahead.extend(fetched.get(self._where, []))
+
+    async def end_offset(self) -> int:
+        """Return the partition's end, to tell how far behind the journal is."""
+        return int((await self._reader.end_offsets([self._where]))[self._where])
