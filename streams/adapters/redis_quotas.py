@@ -1,8 +1,8 @@
 """Live quotas in Redis: absolute totals, set only if newer, one Lua call per tenant. Redis is never the truth.
 
-Keys: `quota:{tenant}:meter:period` is a hash with `q<partition>:<segment>` (decimal text), `n…` (events), `v…` (version:
-journal offset) and `at` (received ms); a period's value is the sum of its q fields. `meterbook:quotas:epoch` has a
-field per partition: missing means Redis was wiped and must be filled again. `meterbook:freshness` tells readers how far
+Keys: `quota:{tenant}:meter:period` is a hash with `q<partition>:<segment>` (decimal text), `n…` (events), `v…`
+(version: journal offset) and `at` (received ms); a period's value is the sum of its q fields. `meterbook:quotas:epoch`
+has a field per partition: missing means Redis was wiped and must be filled again. `meterbook:freshness` tells how far
 each partition is.
 """
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import socket
-from collections.abc import AsyncIterable
-from typing import Any
 
 import faust
 
@@ -16,9 +14,9 @@ from core.usage_event import IngestLimits
 from runtime.postgres import create_pool
 from runtime.registry import RegistryCache
 from runtime.settings import Settings
-from streams.adapters.batch_transport import batch_topic, create_batch_app
+from streams.adapters.batch_transport import create_batch_app
 from streams.adapters.kafka_journal import KafkaJournal, partition_of_key
-from streams.adapters.lanes import Lanes
+from streams.agents.lane_app import attach_lanes
 from streams.domain.meter_partition import MeterPartition
 from streams.meter_lane import MeterLane
 
@@ -28,7 +26,6 @@ GROUP = "meterbook-meter"
 def create_app(settings: Settings) -> faust.App:
     """Return the Faust app of the meter worker."""
     app = create_batch_app(GROUP, settings.kafka_bootstrap)
-    source = batch_topic(app, USAGE_EVENTS.name)
     pool = create_pool(settings, max_size=2)
     registry = RegistryCache(pool, SystemClock(), refresh_seconds=settings.registry_refresh_seconds)
     limits = IngestLimits(
@@ -56,31 +53,12 @@ def create_app(settings: Settings) -> faust.App:
             events_max=settings.micro_batch_events,
         )
 
-    lanes = Lanes(make_lane)
-
-    @app.agent(source, name="meter")  # type: ignore[untyped-decorator]
-    async def meter(stream: AsyncIterable[Any]) -> None:
-        """Hand every fetched batch to its partition's lane."""
-        async for event in stream.events():  # type: ignore[attr-defined]
-            message = event.message
-            if message.generation_id == app.consumer_generation_id:
-                await lanes.put(message.partition, event.value)
-
-    @app.task  # type: ignore[untyped-decorator]
-    async def open_registry() -> None:
+    async def start() -> None:
         await pool.open()
         # Long-lived start-up objects leave the collector's sight, and it runs less often: events make no cycles.
         gc.collect()
         gc.freeze()
         gc.set_threshold(100_000, 50, 50)
 
-    @app.on_partitions_assigned.connect  # type: ignore[untyped-decorator]
-    async def assign_lanes(app: Any, assigned: Any, **kwargs: Any) -> None:
-        await lanes.assign({tp.partition for tp in assigned})
-
-    @app.on_before_shutdown.connect  # type: ignore[untyped-decorator]
-    async def close_lanes(app: Any, **kwargs: Any) -> None:
-        await lanes.close()
-        await pool.close()
-
+    attach_lanes(app, USAGE_EVENTS, make_lane, first=start, finally_=pool.close)
     return app

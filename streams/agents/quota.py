@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable
 from decimal import Decimal
-from typing import Any
 
 import faust
 import psycopg
@@ -19,10 +17,10 @@ from core.topics import QUOTA_CROSSED, USAGE_JOURNAL
 from runtime.postgres import Pool, create_pool
 from runtime.settings import Settings
 from runtime.topic_consumer import create_producer
-from streams.adapters.batch_transport import batch_topic, create_batch_app
+from streams.adapters.batch_transport import create_batch_app
 from streams.adapters.kafka_journal import read_journal
-from streams.adapters.lanes import Lanes
 from streams.adapters.redis_quotas import RedisQuotas
+from streams.agents.lane_app import attach_lanes
 from streams.domain.quota_totals import Limits, QuotaLimit, QuotaTotals
 from streams.quota_lane import QuotaLane
 
@@ -89,7 +87,6 @@ class KafkaAnnouncements:
 def create_app(settings: Settings) -> faust.App:
     """Return the Faust app of the quota agent."""
     app = create_batch_app(GROUP, settings.kafka_bootstrap)
-    journal = batch_topic(app, USAGE_JOURNAL.name)
     pool = create_pool(settings, max_size=2)
     limits = LimitsCache(pool, settings.registry_refresh_seconds)
     announcements = KafkaAnnouncements(settings)
@@ -109,29 +106,10 @@ def create_app(settings: Settings) -> faust.App:
             clock=SystemClock(),
         )
 
-    lanes = Lanes(make_lane)
-
-    @app.agent(journal, name="quota")  # type: ignore[untyped-decorator]
-    async def quota(stream: AsyncIterable[Any]) -> None:
-        """Hand every fetched batch of journal entries to its partition's lane."""
-        async for event in stream.events():  # type: ignore[attr-defined]
-            message = event.message
-            if message.generation_id == app.consumer_generation_id:
-                await lanes.put(message.partition, event.value)
-
-    @app.task  # type: ignore[untyped-decorator]
-    async def open_pool() -> None:
-        await pool.open()
-
-    @app.on_partitions_assigned.connect  # type: ignore[untyped-decorator]
-    async def assign_lanes(app: Any, assigned: Any, **kwargs: Any) -> None:
-        await lanes.assign({tp.partition for tp in assigned})
-
-    @app.on_before_shutdown.connect  # type: ignore[untyped-decorator]
-    async def close_lanes(app: Any, **kwargs: Any) -> None:
-        await lanes.close()
+    async def stop() -> None:
         await announcements.close()
         await redis.aclose()
         await pool.close()
 
+    attach_lanes(app, USAGE_JOURNAL, make_lane, first=pool.open, finally_=stop)
     return app

@@ -51,7 +51,9 @@ class SourceRange:
 
 def source_range(partition: int, entry: JournalEntry) -> SourceRange:
     """Return the range of source records behind an entry."""
-    return SourceRange(partition, entry.first, entry.last, frozenset(tuple(place) for place in entry.refused))
+    return SourceRange(
+        partition, entry.first, entry.last, frozenset((offset, index) for offset, index in entry.refused)
+    )
 
 
 def rollup_rows(partition: int, version: int, entry: JournalEntry) -> list[list[Any]]:

@@ -1,0 +1,48 @@
+"""Attaches lanes to a Faust app: batches to lanes, assignments to opening and closing them, shutdown in order."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Awaitable, Callable
+from typing import Any
+
+import faust
+
+from core.topics import Topic
+from streams.adapters.batch_transport import batch_topic
+from streams.adapters.lanes import Lane, Lanes
+
+Step = Callable[[], Awaitable[None]]
+
+
+def attach_lanes(
+    app: faust.App, topic: Topic, make_lane: Callable[[int], Lane], *, first: Step | None = None, finally_: Step
+) -> None:
+    """Let `app` read `topic` with one lane per assigned partition.
+
+    `first` runs when the app starts, `finally_` after all lanes are closed at shutdown.
+    """
+    source = batch_topic(app, topic.name)
+    lanes = Lanes(make_lane)
+
+    @app.agent(source, name=topic.name)  # type: ignore[untyped-decorator]
+    async def route(stream: AsyncIterable[Any]) -> None:
+        """Hand every fetched batch to its partition's lane; batches of an earlier assignment are dropped."""
+        async for event in stream.events():  # type: ignore[attr-defined]
+            message = event.message
+            if message.generation_id == app.consumer_generation_id:
+                await lanes.put(message.partition, event.value)
+
+    if first is not None:
+
+        @app.task  # type: ignore[untyped-decorator]
+        async def start() -> None:
+            await first()
+
+    @app.on_partitions_assigned.connect  # type: ignore[untyped-decorator]
+    async def assign_lanes(app: Any, assigned: Any, **kwargs: Any) -> None:
+        await lanes.assign({tp.partition for tp in assigned if tp.topic == topic.name})
+
+    @app.on_before_shutdown.connect  # type: ignore[untyped-decorator]
+    async def close_lanes(app: Any, **kwargs: Any) -> None:
+        await lanes.close()
+        await finally_()
