@@ -8,7 +8,7 @@ import email
 import email.policy
 import hashlib
 import time
-from email.message import EmailMessage
+from email.message import EmailMessage, MIMEPart
 from functools import partial
 from typing import Any
 
@@ -123,12 +123,20 @@ def _describe(envelope: Envelope) -> dict[str, Any]:
         "subject": parsed["Subject"],
         "envelope_from": envelope.mail_from,
         "envelope_to": list(envelope.rcpt_tos),
-        "text": plain.get_content() if plain is not None else None,
-        "html": html.get_content() if html is not None else None,
+        "text": _text(plain),
+        "html": _text(html),
         "attachments": [_describe_attachment(part) for part in parsed.iter_attachments()],
         "size_bytes": len(content),
         "received_at": time.time(),
     }
+
+
+def _text(part: MIMEPart | None) -> str | None:
+    """Return a text part with the line ends of its writer: SMTP carries CRLF."""
+    if part is None:
+        return None
+    content: str = part.get_content()
+    return content.replace("\r\n", "\n")
 
 
 def _describe_attachment(part: EmailMessage) -> dict[str, Any]:

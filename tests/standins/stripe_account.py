@@ -126,6 +126,8 @@ class Account:
         """List events (API reference, "List all events")."""
         check_known(params, PAGING | {"created", "type", "types", "delivery_success"})
         types = [params["type"]] if "type" in params else params.get("types")
+        if not isinstance(types, list | None):
+            raise invalid("Invalid array", param="types")
         delivered = params.get("delivery_success")
         if delivered not in (None, "true", "false"):
             raise invalid(f"Invalid boolean: {delivered}", param="delivery_success")

@@ -56,6 +56,8 @@ def update_customer(account: Account, params: Params, cause: Cause, identity: st
 def _write(account: Account, customer: Params, params: Params) -> None:
     settings = params.get("invoice_settings", {})
     default = settings.get("default_payment_method") if isinstance(settings, dict) else None
+    if default is not None and not isinstance(default, str):
+        raise invalid("Invalid string", param="invoice_settings[default_payment_method]")
     if default:
         # API reference, Customer `invoice_settings.default_payment_method`: must be attached to the customer.
         method = account.payment_method(default)

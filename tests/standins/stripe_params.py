@@ -16,8 +16,15 @@ _PART = re.compile(r"\[([^\[\]]*)\]")
 
 # API reference, "Metadata": up to 50 keys, names up to 40 characters, values up to 500.
 METADATA_KEYS_MAX = 50
+FIELDS_MAX = 2_000
 METADATA_NAME_MAX = 40
 METADATA_VALUE_MAX = 500
+
+# Parameters whose value may be an object or a list; each is checked where it is read.
+_NESTED = frozenset({
+    "address", "automatic_payment_methods", "billing_details", "card", "created", "expand", "invoice_settings",
+    "metadata", "payment_method_types", "preferred_locales", "types",
+})  # fmt: skip
 
 PAGING = frozenset({"limit", "starting_after", "ending_before"})
 
@@ -25,7 +32,11 @@ PAGING = frozenset({"limit", "starting_after", "ending_before"})
 def decode_form(text: str) -> Params:
     """Decode `a[b][0]=c` into nested dicts and lists; metadata stays a dict even if its names are numbers."""
     result: Params = {}
-    for raw_key, value in parse_qsl(text, keep_blank_values=True, max_num_fields=2_000):
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=FIELDS_MAX)
+    except ValueError as error:
+        raise invalid(f"Invalid request: more than {FIELDS_MAX} parameters") from error
+    for raw_key, value in pairs:
         match = _KEY.match(raw_key)
         if match is None:
             raise invalid(f"Invalid request: malformed parameter name {raw_key!r}")
@@ -61,6 +72,9 @@ def check_known(params: Params, known: Iterable[str]) -> None:
     unknown = sorted(set(params) - {*known, "expand"})
     if unknown:
         raise invalid(f"Received unknown parameter: {unknown[0]}", param=unknown[0], code="parameter_unknown")
+    for name, value in params.items():
+        if not isinstance(value, str) and name not in _NESTED:
+            raise invalid(f"Invalid string: {value}", param=name)
 
 
 def require(params: Params, name: str) -> Any:

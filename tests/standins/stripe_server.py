@@ -167,8 +167,9 @@ class StripeStandIn:
         entry.fault = fault.kind if fault else None
         if fault is not None and fault.kind == "cut_before":
             return cut(request)
+        text = (await request.read()).decode("utf-8", "replace")
         try:
-            answer = await self._judge(request, await request.text(), Cause(request_id, key), fault, entry)
+            answer = await self._judge(request, text, Cause(request_id, key), fault, entry)
         except StripeRefusal as refusal:
             answer = _refusal_answer(refusal)
         entry.status = answer.status
