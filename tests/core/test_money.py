@@ -1,0 +1,70 @@
+"""Money: half up, once; parts that add up; no float, no unknown currency."""
+
+from decimal import Decimal, FloatOperation
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.errors import BrokenInvariantError, InvalidInputError
+from core.money import MINOR_UNITS, Money, allocate, from_minor, round_to_minor, to_minor
+
+CURRENCIES = st.sampled_from(sorted(MINOR_UNITS))
+AMOUNTS = st.decimals(min_value=-(10**12), max_value=10**12, places=6, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "rounded"),
+    [
+        ("0.125", "USD", "0.13"),
+        ("-0.125", "USD", "-0.13"),
+        ("0.124999999999999999999999999999999999", "USD", "0.12"),
+        ("2.5", "JPY", "3"),
+        ("1.0005", "KWD", "1.001"),
+        ("1.00005", "CLF", "1.0001"),
+    ],
+)
+def test_rounding_is_half_up_to_the_currency(amount, currency, rounded):
+    assert str(round_to_minor(Decimal(amount), currency)) == rounded
+
+
+@given(AMOUNTS, CURRENCIES)
+def test_rounding_moves_by_at_most_half_a_minor_unit(amount, currency):
+    rounded = round_to_minor(amount, currency)
+    assert abs(rounded - amount) * 2 <= Decimal(1).scaleb(-MINOR_UNITS[currency])
+    assert from_minor(to_minor(rounded, currency), currency) == rounded
+
+
+@given(AMOUNTS, CURRENCIES, st.lists(st.integers(0, 1000).map(Decimal), min_size=1, max_size=20))
+def test_allocated_parts_add_up_to_the_whole(amount, currency, weights):
+    total = round_to_minor(amount, currency)
+    if not sum(weights):
+        weights = [*weights, Decimal(1)]
+    parts = allocate(total, weights, currency)
+    assert sum(parts) == total
+    unit = Decimal(1).scaleb(-MINOR_UNITS[currency])
+    for part, weight in zip(parts, weights, strict=True):
+        assert abs(part - total * weight / sum(weights)) < unit
+
+
+def test_a_fraction_of_a_cent_cannot_be_charged():
+    with pytest.raises(BrokenInvariantError):
+        to_minor(Decimal("1.005"), "USD")
+
+
+def test_money_of_two_currencies_does_not_mix():
+    with pytest.raises(BrokenInvariantError):
+        Money(Decimal(1), "USD") + Money(Decimal(1), "EUR")
+
+
+def test_an_unknown_currency_is_refused_not_guessed():
+    with pytest.raises(InvalidInputError) as refused:
+        Money(Decimal(1), "XXX")
+    assert [fault.code for fault in refused.value.faults] == ["unknown_currency"]
+
+
+def test_floats_do_not_mix_with_decimals():
+    with pytest.raises((FloatOperation, TypeError)):
+        Decimal("0.1") + 0.1
+    with pytest.raises(FloatOperation):
+        Decimal(1 / 10)
