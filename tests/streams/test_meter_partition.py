@@ -1,4 +1,4 @@
-"""The meter worker's rules: exact totals whatever order, duplicates and batching; state is a function of the journal."""
+"""The meter worker: exact totals whatever order, duplicates and batching; its state is a function of the journal."""
 
 import json
 import random

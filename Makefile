@@ -1,0 +1,56 @@
+# Meterbook. `make` alone prints this help. The first `make demo` or `make test` sets everything up.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+UV_VERSION := 0.11.29
+STAMP := $(VENV)/.requirements-installed
+export PYTHONUNBUFFERED := 1
+
+.PHONY: help setup demo test test-fast check format bench up down status clean
+
+help: ## Show this help
+	@printf 'Meterbook: usage events in, paid invoices out.\n\n'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## Create .venv with the locked dependencies (runs by itself when needed)
+
+$(STAMP): requirements.lock pyproject.toml deploy/setup.sh
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" UV_VERSION="$(UV_VERSION)" bash deploy/setup.sh
+	@touch $(STAMP)
+
+demo: $(STAMP) ## Run the main job on the embedded stack: usage in, paid invoices out
+	@$(BIN)/meterbook demo
+
+test: $(STAMP) ## Run every check and test (linters, types, units, real engines, end to end)
+	@$(MAKE) --no-print-directory check
+	@$(BIN)/pytest
+
+test-fast: $(STAMP) ## Run the tests that need no engine (under a minute)
+	@$(BIN)/pytest -q -m "not integration and not e2e"
+
+check: $(STAMP) ## Lint, types, import rules
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(STAMP) ## Format the code
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+bench: $(STAMP) ## Measure the meter worker beside its rivals, in one run, as ratios
+	@$(BIN)/python -m benchmarks.meter_worker
+
+up: $(STAMP) ## Start the embedded stack (Kafka, ClickHouse, Redis, PostgreSQL)
+	@$(BIN)/meterbook up
+
+down: $(STAMP) ## Stop the embedded stack
+	@$(BIN)/meterbook down
+
+status: $(STAMP) ## Show the embedded stack
+	@$(BIN)/meterbook status
+
+clean: ## Stop the stack and remove .venv and all data of the embedded stack
+	@if [ -x $(BIN)/meterbook ]; then $(BIN)/meterbook down || true; fi
+	@rm -rf $(VENV) .meterbook demo-output
