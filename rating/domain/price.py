@@ -1,0 +1,129 @@
+"""What every price model has in common: what it is given, what it answers, how it is read from a document.
+
+A model is one file with one class: `read` (from the catalogue's fields) and `rate` (inputs to parts). Models never
+round; parts keep exact amounts and `rating.rate_charges` rounds each line once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import Enum
+from fractions import Fraction
+from typing import ClassVar, Protocol
+
+from rating.domain.fields import Fields
+
+Dimensions = tuple[tuple[str, str], ...]
+ZERO = Decimal(0)
+
+
+class Basis(Enum):
+    """What a model prices."""
+
+    FIXED = "fixed"
+    USAGE = "usage"
+    MINIMUM = "minimum"
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a model may look at.
+
+    `usage` is the charge's meter by dimension values, `share` the part of the period that is charged for fixed amounts
+    (1 is the whole), `subtotal` the rounded sum of the lines a minimum tops up.
+    """
+
+    usage: Mapping[Dimensions, Decimal]
+    share: Fraction
+    subtotal: Decimal
+
+    @property
+    def total(self) -> Decimal:
+        """The meter's total across all dimensions."""
+        return sum(self.usage.values(), ZERO)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One priced part of a charge; becomes one line.
+
+    `key` names the part within its charge for ever (later runs compare by it), `label` is for people. `unit_amount` is
+    the price of `per` units. `exact_amount` is not rounded. `steps` is the sum written out.
+    """
+
+    key: str
+    label: str
+    dimensions: Dimensions
+    quantity: Decimal
+    unit_amount: Decimal | None
+    per: int
+    exact_amount: Decimal
+    steps: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rated:
+    """A model's answer: its parts, and usage it has no price for, which is never passed over silently."""
+
+    parts: tuple[Part, ...]
+    unpriced: tuple[tuple[Dimensions, Decimal], ...] = ()
+
+
+class Price(Protocol):
+    """A price model. Adding one touches its file, its cases and one line in `rating.domain.registry`."""
+
+    model: ClassVar[str]
+    basis: ClassVar[Basis]
+
+    @classmethod
+    def read(cls, fields: Fields, dimensions: tuple[str, ...]) -> Price:
+        """Read the model's fields, noting faults; `dimensions` are those of the charge's meter."""
+        ...
+
+    def rate(self, inputs: Inputs) -> Rated:
+        """Price the inputs exactly."""
+        ...
+
+    @property
+    def included_quantity(self) -> tuple[Decimal, bool] | None:
+        """The quantity that costs nothing extra and whether usage stops there, None if the model has no such notion."""
+        ...
+
+
+def plain(number: Decimal) -> str:
+    """Write a decimal without exponent and without trailing zeros ("1234.5", "100000")."""
+    text = f"{number:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def share_of(amount: Decimal, share: Fraction) -> Decimal:
+    """Return `amount x share`; 60 digits, so a cent's tie is never mistaken for something else."""
+    return amount * share.numerator / share.denominator
+
+
+def multiply(quantity: Decimal, unit_amount: Decimal, per: int) -> Decimal:
+    """Return what `quantity` costs at `unit_amount` for each `per` units, exact."""
+    return quantity * unit_amount / per
+
+
+def product_step(quantity: Decimal, unit_amount: Decimal, per: int, amount: Decimal) -> str:
+    """Write one multiplication out for `explain`."""
+    divided = f" ÷ {per}" if per != 1 else ""
+    return f"{plain(quantity)} × {plain(unit_amount)}{divided} = {plain(amount)}"
+
+
+def read_per(fields: Fields) -> int:
+    """Read Stripe's `transform_quantity: {divide_by: 1000}`: the price is for that many units; 1 when it is missing.
+
+    Nothing is rounded to whole packages: that is the package model's business.
+    """
+    if not fields.has("transform_quantity"):
+        return 1
+    transform = Fields(fields.raw("transform_quantity"), fields.at("transform_quantity"), fields.faults)
+    if not transform.has("divide_by"):
+        transform.fault("divide_by", "missing_field", "this field is required")
+    per = transform.whole("divide_by", 1)
+    transform.finish()
+    return per

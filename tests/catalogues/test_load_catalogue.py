@@ -1,0 +1,196 @@
+"""What a catalogue file may say, and how a wrong one is refused: file, line, path and reason, all faults at once."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from catalogues.load_catalogue import CatalogueFile, load_catalogue, read_files, shipped_files
+from core.errors import Fault, InvalidInputError
+from core.meters import Meter
+from rating.domain.matrix import Matrix
+
+CPU = Meter("cpu", "vCPU-hour", "compute.cpu", "sum", "vcpu_hours")
+
+
+def faults_of(*texts: str | bytes) -> list[Fault]:
+    files = [
+        CatalogueFile(f"file{number}.yaml", text if isinstance(text, bytes) else text.encode())
+        for number, text in enumerate(texts, 1)
+    ]
+    with pytest.raises(InvalidInputError) as refused:
+        load_catalogue(files, [CPU])
+    return refused.value.faults
+
+
+def test_the_shipped_catalogue_has_all_tiers_and_meters() -> None:
+    catalogue = load_catalogue(shipped_files())
+    assert [plan.plan_id for _, plan in catalogue.plans] == [
+        "zero",
+        "zero_pay_per_execution",
+        "shared",
+        "lite",
+        "enterprise",
+        "airgapped",
+    ]
+    assert {name for name, _ in catalogue.plans} == {"tiers"}
+    meters = {meter.meter_id: meter for meter in catalogue.meters}
+    assert meters["agent_executions"] == Meter(
+        "agent_executions", "execution", "agent.execution", "count", None, ("agent_type",)
+    )
+    assert {meter_id for meter_id, meter in meters.items() if meter.event_type == "llm.completion"} == {
+        "llm_input_tokens",
+        "llm_output_tokens",
+    }
+
+
+def test_every_paying_tier_has_the_prices_per_model() -> None:
+    plans = {plan.plan_id: plan for _, plan in load_catalogue(shipped_files()).plans}
+    for tier in ("shared", "lite", "enterprise"):
+        prices = {charge.charge_id: charge.price for charge in plans[tier].charges}
+        output = prices["llm_output_tokens"]
+        assert isinstance(output, Matrix)
+        assert (output.unit_amount, output.per) == (Decimal("0.004"), 1000)
+        assert output.unit_amounts == {
+            "gpt4": Decimal("0.060"),
+            "gpt35": Decimal("0.004"),
+            "claude": Decimal("0.050"),
+        }
+
+
+def test_a_digest_depends_on_content_not_on_order_or_comments() -> None:
+    one = 'plans: {p: {name: P, currency: USD, charges: [{id: a, name: A, model: flat, flat_amount: "1"}]}}'
+    two = """# the same
+plans:
+  p:
+    charges:
+      - {flat_amount: "1", model: flat, name: A, id: a}
+    currency: USD
+    name: P
+"""
+    first, second = (load_catalogue([CatalogueFile("x.yaml", text.encode())]).plans[0][1] for text in (one, two))
+    assert first.digest == second.digest
+    assert len(first.digest) == 64
+    changed = load_catalogue([CatalogueFile("x.yaml", one.replace('"1"', '"2"').encode())]).plans[0][1]
+    assert changed.digest != first.digest
+
+
+WRONG = """\
+catalogue: wrong
+plans:
+  lite:
+    name: Lite
+    currency: XXX
+    colour: red
+    charge_sets: [nope]
+    charges:
+      - {id: a, name: A, meter: nometer, model: per_unit, unit_amount: 0.1}
+      - {id: b, name: B, meter: cpu, model: per_unit, unit_amount: "-1"}
+      - id: c
+        name: C
+        meter: cpu
+        model: graduated
+        tiers:
+          - {up_to: 10, unit_amount: "1"}
+          - {up_to: 5, unit_amount: "1.0000000000001"}
+      - {id: d, name: D, meter: cpu, model: perunit}
+      - {id: e, name: E, meter: cpu, model: per_unit, unit_amount: "1"}
+      - {id: e, name: E, meter: cpu, model: per_unit, unit_amount: "1"}
+"""
+
+
+def test_all_faults_of_a_file_are_reported_at_once_with_file_line_and_path() -> None:
+    found = {(fault.code, fault.path) for fault in faults_of(WRONG)}
+    assert found == {
+        ("unknown_currency", "file1.yaml:5: plans.lite.currency"),
+        ("unknown_field", "file1.yaml:6: plans.lite.colour"),
+        ("unknown_charge_set", "file1.yaml:7: plans.lite.charge_sets[0]"),
+        ("unknown_meter", "file1.yaml:9: plans.lite.charges[0].meter"),
+        ("float_amount", "file1.yaml:9: plans.lite.charges[0].unit_amount"),
+        ("negative_amount", "file1.yaml:10: plans.lite.charges[1].unit_amount"),
+        ("tier_hole", "file1.yaml:17: plans.lite.charges[2].tiers[1].up_to"),
+        ("tier_overlap", "file1.yaml:17: plans.lite.charges[2].tiers[1].up_to"),
+        ("too_many_digits", "file1.yaml:17: plans.lite.charges[2].tiers[1].unit_amount"),
+        ("unknown_price_model", "file1.yaml:18: plans.lite.charges[3].model"),
+        ("duplicate_id", "file1.yaml:20: plans.lite.charges[5].id"),
+    }
+
+
+def test_faults_of_all_files_are_reported_at_once() -> None:
+    found = faults_of("plans: {p: {currency: USD}}", "meters: {m: {unit: x, event_type: t, aggregation: median}}")
+    assert [(fault.code, fault.path) for fault in found] == [
+        ("unknown_aggregation", "file2.yaml:1: meters.m.aggregation"),
+        ("missing_field", "file1.yaml:1: plans.p.name"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "place"),
+    [
+        ("plans: [1\nmeters: 2", "invalid_yaml", "file1.yaml:2"),
+        ("plans:\n\tlite: 1", "invalid_yaml", "file1.yaml:2"),
+        ("", "invalid_yaml", "file1.yaml"),
+        ("a: 1\n---\nb: 2", "invalid_yaml", "file1.yaml:2"),
+        ("meters: {}\nmeters: {}", "duplicate_key", "file1.yaml:2: meters"),
+        ("plans:\n  p: {name: A, name: B}", "duplicate_key", "file1.yaml:2: plans.p.name"),
+        ("a: &x [1, 2]\nb: [*x, *x]", "invalid_yaml", "file1.yaml:1"),
+        ("plans: " + "[" * 50_000, "invalid_yaml", "file1.yaml:1"),
+        (b"\xff\xfe\x00", "invalid_yaml", "file1.yaml"),
+        ("plans: \x00", "invalid_yaml", "file1.yaml"),
+        ("plans: !!python/object/apply:os.system [ls]", "invalid_yaml", "file1.yaml:1"),
+        ("plans: !!int abc", "invalid_yaml", "file1.yaml"),
+        (b"#" * 1_048_577, "too_large", "file1.yaml"),
+        ("? [a, b]\n: 1", "invalid_yaml", "file1.yaml:1: "),
+        ("just text", "invalid_type", "file1.yaml:1"),
+        ("plans: {1: {}}", "invalid_name", "file1.yaml:1: plans"),
+        ("plans: {Lite: {name: A, currency: USD}}", "invalid_name", "file1.yaml:1: plans.Lite"),
+        ("price_plans: {}", "unknown_field", "file1.yaml:1: price_plans"),
+        ("plans: {p: {name: A, currency: USD, charges: nothing}}", "invalid_type", "file1.yaml:1: plans.p.charges"),
+        ("plans: {p: {name: A, currency: USD, limits: {nometer: {quantity: 1}}}}", "unknown_meter",
+         "file1.yaml:1: plans.p.limits.nometer"),
+        ("charge_sets: {s: [{id: a, name: A, meter: cpu, model: per_unit}]}", "missing_field",
+         "file1.yaml:1: charge_sets.s[0].unit_amount"),
+        ("meters: {m: {unit: x, event_type: t, aggregation: sum}}", "missing_field",
+         "file1.yaml:1: meters.m.value_property"),
+        ("meters: {m: {unit: x, event_type: t, aggregation: count, value_property: v}}", "unknown_field",
+         "file1.yaml:1: meters.m.value_property"),
+        ("meters: {m: {unit: x, event_type: t, aggregation: count, dimensions: [a, a]}}", "duplicate_id",
+         "file1.yaml:1: meters.m.dimensions[1]"),
+        ("plans: {p: {name: A, currency: USD, charges: [{id: a, name: A, model: flat, flat_amount: .inf}]}}",
+         "float_amount", "file1.yaml:1: plans.p.charges[0].flat_amount"),
+        ('plans: {p: {name: "\\ud800", currency: USD}}', "invalid_text", "file1.yaml:1: plans.p.name"),
+    ],
+)  # fmt: skip
+def test_a_file_that_makes_no_sense_is_refused(text: str | bytes, code: str, place: str) -> None:
+    assert (code, place) in [(fault.code, fault.path) for fault in faults_of(text)]
+
+
+def test_scalars_are_read_as_written() -> None:
+    text = "meters: {m: {unit: no, event_type: 2026-10-01, aggregation: count, dimensions: [on, 1:30]}}"
+    meter = load_catalogue([CatalogueFile("x.yaml", text.encode())]).meters[0]
+    assert meter == Meter("m", "no", "2026-10-01", "count", None, ("on", "1:30"))
+
+
+def test_the_same_plan_in_two_files_is_refused() -> None:
+    plan = "plans: {p: {name: A, currency: USD}}"
+    assert [(fault.code, fault.path) for fault in faults_of(plan, plan)] == [("duplicate_id", "file2.yaml:1: plans.p")]
+
+
+def test_a_plans_own_charge_takes_precedence_over_its_set() -> None:
+    text = """
+charge_sets: {s: [{id: cpu, name: Set, meter: cpu, model: per_unit, unit_amount: "1"}]}
+plans:
+  p:
+    {name: P, currency: USD, charge_sets: [s],
+     charges: [{id: cpu, name: Own, meter: cpu, model: per_unit, unit_amount: "2"}]}
+"""
+    plan = load_catalogue([CatalogueFile("x.yaml", text.encode())], [CPU]).plans[0][1]
+    assert [charge.name for charge in plan.charges] == ["Own"]
+
+
+def test_files_that_cannot_be_read_are_all_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError) as refused:
+        read_files([tmp_path / "absent.yaml", tmp_path])
+    assert [fault.code for fault in refused.value.faults] == ["unreadable_file", "unreadable_file"]
