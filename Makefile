@@ -4,7 +4,7 @@ SHELL := /bin/bash
 VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
-UV_VERSION := 0.11.29
+UV_VERSION := 0.13.8
 STAMP := $(VENV)/.requirements-installed
 export PYTHONUNBUFFERED := 1
 
