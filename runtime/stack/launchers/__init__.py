@@ -1,0 +1,1 @@
+"""One file for each engine: how to find its program, start it, ask whether it answers, and end it."""
