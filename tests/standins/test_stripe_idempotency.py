@@ -48,9 +48,15 @@ def test_the_same_key_with_other_parameters_is_refused(client: stripe.StripeClie
     with pytest.raises(stripe.IdempotencyError) as caught:
         pay(client, "pay-1:1", amount=4300)
     assert caught.value.http_status == 400
-    with pytest.raises(stripe.IdempotencyError):
-        client.v1.customers.create({}, {"idempotency_key": "pay-1:1"})
     assert len(standins.ledger()) == 1
+
+
+def test_the_same_key_on_another_object_is_refused(client: stripe.StripeClient) -> None:
+    first, second = (client.v1.payment_intents.create({"amount": 500, "currency": "usd"}) for _ in range(2))
+    client.v1.payment_intents.cancel(first.id, options={"idempotency_key": "cancel-1"})
+    with pytest.raises(stripe.IdempotencyError, match="same endpoint"):
+        client.v1.payment_intents.cancel(second.id, options={"idempotency_key": "cancel-1"})
+    assert client.v1.payment_intents.retrieve(second.id).status == "requires_payment_method"
 
 
 def test_a_decline_is_replayed_and_a_new_key_tries_anew(client: stripe.StripeClient, standins: Standins) -> None:
