@@ -34,8 +34,8 @@ CREATE TABLE plan_versions (
     digest             text NOT NULL,
     document           jsonb NOT NULL,
     created_at         timestamptz NOT NULL,
-    PRIMARY KEY (plan_id, version),
-    UNIQUE (plan_id, digest)
+    -- A plan that returns to what it once was gets a new version all the same: the newest version is the one to sell.
+    PRIMARY KEY (plan_id, version)
 );
 
 CREATE TABLE subscriptions (
@@ -51,6 +51,17 @@ CREATE TABLE subscriptions (
     CHECK (ended_at IS NULL OR ended_at > started_at)
 );
 CREATE UNIQUE INDEX one_open_subscription_per_tenant ON subscriptions (tenant_id) WHERE ended_at IS NULL;
+
+-- How much a tenant may use of a meter in a month, where the live quota reads it. Written when a tenant subscribes,
+-- from the plan's included quantities and limits; a hard limit stops usage, a soft one only tells.
+CREATE TABLE quota_limits (
+    tenant_id          text NOT NULL REFERENCES tenants,
+    meter_id           text NOT NULL REFERENCES meters,
+    limit_quantity     numeric NOT NULL CHECK (limit_quantity >= 0),
+    hard               boolean NOT NULL,
+    unit               text NOT NULL,
+    PRIMARY KEY (tenant_id, meter_id)
+);
 
 -- Numbers without gaps: the row is locked and raised in the transaction that finalizes the invoice.
 CREATE TABLE invoice_series (

@@ -1,0 +1,1 @@
+"""Where tenants and subscriptions are stored: PostgreSQL."""

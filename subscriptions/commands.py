@@ -1,0 +1,133 @@
+"""`meterbook tenant`: add and list tenants with their plans."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from core.clock import SystemClock
+from core.errors import Fault, InvalidInputError
+from core.period import format_instant
+from runtime.postgres import create_pool
+from runtime.settings import Settings, load_settings
+from subscriptions.adapters.postgres import PostgresSubscriptionStore
+from subscriptions.create_tenant import create_tenant
+from subscriptions.domain.subscription import Subscription
+from subscriptions.domain.tenant import Tenant
+from subscriptions.subscribe_tenant import subscribe_tenant
+
+app = typer.Typer(help="Tenants and the plans they are on.", no_args_is_help=True)
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@app.command()
+def add(
+    tenant_id: Annotated[str, typer.Argument(help="Letters, digits, . _ -; names the tenant in events for ever.")],
+    name: Annotated[str, typer.Option(help="The name on the invoice.")],
+    email: Annotated[str, typer.Option(help="Where invoices go.")],
+    plan: Annotated[str, typer.Option(help="The plan, by its id in the catalogue.")],
+    country: Annotated[str, typer.Option(help="ISO 3166 code, such as DE.")] = "US",
+    currency: Annotated[str, typer.Option(help="ISO 4217 code; the plan must be priced in it.")] = "USD",
+    address: Annotated[str, typer.Option(help="Lines separated by newlines or |.")] = "",
+    override: Annotated[str, typer.Option(help="A contract's overrides: JSON, or a file with JSON.")] = "{}",
+    started: Annotated[
+        str | None, typer.Option(help="When the subscription starts (ISO 8601, UTC); today if not given.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Create a tenant and subscribe it to a plan; doing so twice changes nothing."""
+    tenant = Tenant(tenant_id, name, email, country, currency, address.replace("|", "\n"))
+    started_at = _read_start(started)
+    subscription, is_new = asyncio.run(
+        add_tenant(load_settings(), tenant, plan, overrides=read_overrides(override), started_at=started_at)
+    )
+    if as_json:
+        typer.echo(json.dumps({**_as_document(tenant, subscription), "new": is_new}))
+        return
+    version = f"{subscription.plan_id} version {subscription.plan_version}"
+    typer.echo(
+        f"{tenant_id}: {version} since {format_instant(subscription.started_at)}{'' if is_new else ' (as before)'}"
+    )
+
+
+@app.command(name="list")
+def list_tenants(as_json: AsJson = False) -> None:
+    """List all tenants with their plans."""
+    found = asyncio.run(read_tenants(load_settings()))
+    if as_json:
+        typer.echo(json.dumps([_as_document(tenant, subscription) for tenant, subscription in found]))
+        return
+    for tenant, subscription in found:
+        plan = f"{subscription.plan_id} v{subscription.plan_version}" if subscription else "no plan"
+        typer.echo(f"{tenant.tenant_id:<24} {plan:<32} {tenant.currency} {tenant.country} {tenant.name}")
+
+
+async def add_tenant(
+    settings: Settings, tenant: Tenant, plan_id: str, *, overrides: dict[str, Any], started_at: datetime
+) -> tuple[Subscription, bool]:
+    """Create the tenant and its subscription, both or neither; tells whether the subscription is new."""
+    async with create_pool(settings, max_size=1) as pool, pool.connection() as connection, connection.transaction():
+        store = PostgresSubscriptionStore(connection)
+        await create_tenant(tenant, store=store, now=SystemClock().now())
+        return await subscribe_tenant(
+            tenant.tenant_id, plan_id, overrides=overrides, started_at=started_at, store=store
+        )
+
+
+async def read_tenants(settings: Settings) -> list[tuple[Tenant, Subscription | None]]:
+    """Return all tenants with their open subscriptions."""
+    async with create_pool(settings, max_size=1) as pool, pool.connection() as connection:
+        return await PostgresSubscriptionStore(connection).tenants()
+
+
+def read_overrides(text: str) -> dict[str, Any]:
+    """Read overrides from JSON or from a file; raises `InvalidInputError` (`invalid_json`, `unreadable_file`)."""
+    if not text.lstrip().startswith("{"):
+        try:
+            text = Path(text).read_text()
+        except (OSError, ValueError) as error:
+            raise InvalidInputError([Fault("unreadable_file", str(error), "override")]) from None
+    try:
+        overrides = json.loads(text, object_pairs_hook=_without_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError([Fault("invalid_json", str(error), "override")]) from None
+    if not isinstance(overrides, dict):
+        raise InvalidInputError([Fault("invalid_type", "expected a JSON object", "override")])
+    return overrides
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise ValueError(f"a key stands twice among {', '.join(name for name, _ in pairs)}")
+    return dict(pairs)
+
+
+def _read_start(text: str | None) -> datetime:
+    if text is None:
+        return SystemClock().now().replace(hour=0, minute=0, second=0, microsecond=0)
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidInputError(
+            [Fault("invalid_time", f"expected 2026-10-01 or ISO 8601, got {text!r}", "started")]
+        ) from None
+    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+
+
+def _as_document(tenant: Tenant, subscription: Subscription | None) -> dict[str, Any]:
+    return {
+        "tenant_id": tenant.tenant_id,
+        "name": tenant.name,
+        "email": tenant.email,
+        "country": tenant.country,
+        "currency": tenant.currency,
+        "subscription_id": subscription.subscription_id if subscription else None,
+        "plan_id": subscription.plan_id if subscription else None,
+        "plan_version": subscription.plan_version if subscription else None,
+        "started_at": format_instant(subscription.started_at) if subscription else None,
+    }

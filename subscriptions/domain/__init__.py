@@ -1,0 +1,1 @@
+"""Tenants and subscriptions as plain facts. Pure: no I/O, no clock."""
