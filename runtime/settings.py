@@ -62,6 +62,7 @@ class Settings(BaseSettings):
     # HTTP API
     api_host: str = "127.0.0.1"
     api_port: int = Field(8080, ge=1, le=65_535)
+    metrics_host: str = "127.0.0.1"
     metrics_port: int | None = Field(None, ge=1, le=65_535)
 
     # Alerts

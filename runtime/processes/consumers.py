@@ -37,7 +37,7 @@ async def run_consumers(settings: Settings, runners: Sequence[tuple[str, Runner]
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     if settings.metrics_port is not None:
-        start_http_server(settings.metrics_port, addr="127.0.0.1")
+        start_http_server(settings.metrics_port, addr=settings.metrics_host)
     tasks = [asyncio.create_task(_named(name, runner, settings, stop), name=name) for name, runner in runners]
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
     stop.set()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import faust
 import structlog
@@ -13,20 +12,17 @@ from prometheus_client import start_http_server
 from runtime.settings import Settings
 
 
+class _Worker(faust.Worker):  # type: ignore[misc]
+    def _setup_logging(self) -> None:
+        """Leave logging alone: Faust would replace the handlers that are already set."""
+
+
 def run_stream_worker(create_app: Callable[[Settings], faust.App], settings: Settings, name: str) -> NoReturn:
     """Run the app until SIGTERM or SIGINT; never returns (Faust's worker ends the process with its exit code)."""
     if settings.metrics_port is not None:
-        start_http_server(settings.metrics_port, addr="127.0.0.1")
-    app = create_app(settings)
-
-    @app.on_worker_init.connect  # type: ignore[untyped-decorator]
-    def announce(app: Any, **kwargs: Any) -> None:
-        structlog.get_logger().info("worker.starting", worker=name)
-
-    worker = faust.Worker(app, loglevel=logging.WARNING, quiet=True, redirect_stdouts=False, logging_config=_KEEP_LOGS)
+        start_http_server(settings.metrics_port, addr=settings.metrics_host)
+    structlog.get_logger().info("worker.starting", worker=name)
+    worker = _Worker(create_app(settings), quiet=True, redirect_stdouts=False)
+    worker.spinner = None
     worker.execute_from_commandline()
     raise SystemExit(0)
-
-
-# Faust would replace the root logger's handlers; ours are already set.
-_KEEP_LOGS: dict[str, Any] = {"version": 1, "disable_existing_loggers": False, "incremental": True}

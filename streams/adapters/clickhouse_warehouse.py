@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,6 +24,7 @@ class ClickHouseWarehouse:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._client: Any = None
+        self._turn = asyncio.Lock()
 
     async def insert_rollups(self, rows: list[list[Any]]) -> None:
         """Insert rows of `usage_rollups`."""
@@ -45,6 +47,7 @@ class ClickHouseWarehouse:
     async def _insert(self, table: str, rows: list[list[Any]], columns: tuple[str, ...]) -> None:
         if not rows:
             return
-        if self._client is None:
-            self._client = await connect_clickhouse_async(self._settings)
+        async with self._turn:
+            if self._client is None:
+                self._client = await connect_clickhouse_async(self._settings)
         await self._client.insert(table, rows, column_names=columns, settings=INSERT_SETTINGS)

@@ -9,6 +9,7 @@ from decimal import Decimal
 import faust
 import psycopg
 import structlog
+from aiokafka import AIOKafkaProducer
 from redis.asyncio import Redis
 
 from core.clock import SystemClock
@@ -62,26 +63,31 @@ class KafkaAnnouncements:
     """Announces crossings on `quota.crossed`."""
 
     def __init__(self, settings: Settings) -> None:
-        self._producer = create_producer(settings)
+        self._settings = settings
         self._turn = asyncio.Lock()
-        self._started = False
+        self._producer: AIOKafkaProducer | None = None
 
     async def announce(self, crossings: list[QuotaCrossed]) -> None:
         """Produce the messages and wait until the broker has confirmed all."""
-        async with self._turn:
-            if not self._started:
-                await self._producer.start()
-                self._started = True
+        producer = await self._connect()
         sent = [
-            await self._producer.send(QUOTA_CROSSED.name, encode_message(message), key=message.tenant_id.encode())
+            await producer.send(QUOTA_CROSSED.name, encode_message(message), key=message.tenant_id.encode())
             for message in crossings
         ]
         await asyncio.gather(*sent)
 
     async def close(self) -> None:
         """Stop the producer."""
-        if self._started:
+        if self._producer is not None:
             await self._producer.stop()
+
+    async def _connect(self) -> AIOKafkaProducer:
+        async with self._turn:
+            if self._producer is None:
+                producer = create_producer(self._settings)
+                await producer.start()
+                self._producer = producer
+            return self._producer
 
 
 def create_app(settings: Settings) -> faust.App:
