@@ -22,6 +22,14 @@ _HEAD_MAX_BYTES = 1024 * 1024
 _SHUTDOWN_SECONDS = 5
 
 
+class _KnownBreak(logging.Filter):
+    """Drops uvicorn's error about an answer without an end: the front breaks answers on purpose and logs why."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is to be kept."""
+        return "without completing response" not in record.getMessage()
+
+
 def main() -> None:
     """Serve until a signal says to end."""
     parser = argparse.ArgumentParser(description="ClickHouse's HTTP interface over an embedded engine")
@@ -29,6 +37,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True, help="loopback port to listen on")
     arguments = parser.parse_args()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    logging.getLogger("uvicorn.error").addFilter(_KnownBreak())
     front = Front(lambda: Engine(arguments.data, DATABASE), os.environ.get(PASSWORD_VARIABLE, ""))
     uvicorn.run(
         front,

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from signal import SIGKILL, Signals
 
 from runtime.stack.errors import EngineUnstoppableError
 
@@ -42,10 +42,10 @@ class Daemon:
         try:
             # Waits only for a moment: somebody who looks whether the engine lives holds a shared lock meanwhile.
             fcntl.flock(handle, fcntl.LOCK_EX)
+            write_pid_then_become = ["/bin/sh", "-c", _WRITE_PID_THEN_BECOME, str(self._pid), *argv]
             with self.log.open("ab") as log:
                 subprocess.run(
-                    ["/bin/sh", "-c", _DAEMONIZE, "sh"]
-                    + ["/bin/sh", "-c", _WRITE_PID_THEN_BECOME, str(self._pid), *argv],
+                    ["/bin/sh", "-c", _DAEMONIZE, "sh", *write_pid_then_become],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -82,13 +82,13 @@ class Daemon:
         except (FileNotFoundError, ValueError):
             return None  # started this moment: the shell has not written it yet
 
-    def signal(self, number: signal.Signals) -> None:
+    def signal(self, number: Signals) -> None:
         """Send a signal to the engine's own process; nothing happens when it is not running."""
         pid = self.pid()
         if pid is not None:
             _send(pid, number)
 
-    def stop(self, number: signal.Signals, patience_seconds: float) -> None:
+    def stop(self, number: Signals, patience_seconds: float) -> None:
         """Ask the engine to end, wait for it and all its children, and end by force what is left after the wait."""
         self._await_pid()
         self.signal(number)
@@ -99,13 +99,13 @@ class Daemon:
     def kill(self) -> None:
         """End the engine by kill -9 and wait until the kernel has taken it and all its children away."""
         self._await_pid()
-        self.signal(signal.SIGKILL)
+        self.signal(SIGKILL)
         # Children that notice their parent's death end by themselves; those that do not are ended one by one.
         if self._wait_gone(2.0):
             return
         holders = self._holders()
         for pid in holders:
-            _send(pid, signal.SIGKILL)
+            _send(pid, SIGKILL)
         if not self._wait_gone(10.0):
             raise EngineUnstoppableError(f"processes {holders} of {self._folder} do not end: end them by hand")
 
@@ -143,6 +143,6 @@ class Daemon:
             time.sleep(_POLL_SECONDS)
 
 
-def _send(pid: int, number: signal.Signals) -> None:
+def _send(pid: int, number: Signals) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, number)

@@ -46,7 +46,7 @@ class StackState:
 
 
 def read_state(home: Path) -> StackState:
-    """Read the state file of `home`; an empty state when there is none. Raises `HomeNotUsableError` if it is damaged."""
+    """Read the state file of `home`; an empty state when there is none, `HomeNotUsableError` when it is damaged."""
     try:
         text = (home / STATE_FILE).read_text()
     except (FileNotFoundError, NotADirectoryError):

@@ -30,7 +30,7 @@ else:
     from backports import zstd
 
 try:
-    import brotli
+    import brotli  # type: ignore[import-untyped]
 except ImportError:  # an encoding that clients ask for only when they have it themselves
     brotli = None
 

@@ -118,7 +118,7 @@ class Lease:
         insert.finish()
 
     def release(self) -> None:
-        """Undo what was for this request only; the connection goes back to its session, or is closed. Once is enough."""
+        """Undo what was for this request only; the connection goes back to its session or is closed. Once is enough."""
         if self._released:
             return
         self._released = True
@@ -133,7 +133,8 @@ class Lease:
 
     def _restoring(self, settings: Mapping[str, str]) -> list[str]:
         names = ", ".join(_quoted(name) for name in settings)
-        result = self._query(f"SELECT name, value FROM system.settings WHERE changed AND name IN ({names})", {}, "TSV")
+        changed_now = f"SELECT name, value FROM system.settings WHERE changed AND name IN ({names})"  # noqa: S608 - quoted
+        result = self._query(changed_now)
         changed = dict(line.split("\t", 1) for line in result.bytes().decode().splitlines())
         return [
             # TSV's escapes are those of a quoted string, but for the quote itself, which is escaped there too.

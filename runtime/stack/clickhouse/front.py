@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import json
 import logging
 import os
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from runtime.stack.clickhouse.codecs import Encoder, encoder
 from runtime.stack.clickhouse.engine import Engine, Insert, Lease, Summary
 from runtime.stack.clickhouse.exceptions import (
     READONLY,
@@ -25,12 +22,12 @@ from runtime.stack.clickhouse.exceptions import (
     ClickHouseError,
 )
 from runtime.stack.clickhouse.request import ClientGoneError, Receive, Request
+from runtime.stack.clickhouse.response import Response, Send
 from runtime.stack.clickhouse.statement import Kind, Statement, parse_statement, takes_data
 
 logger = logging.getLogger(__name__)
 
 Scope = MutableMapping[str, Any]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _T = TypeVar("_T")
 
 QUERIES_AT_ONCE = 100
@@ -39,18 +36,6 @@ _PIECE = 1024 * 1024
 _WHOLE_BYTES = 1024 * 1024
 _WHOLE_SECONDS = 0.05
 _OK = b"Ok.\n"
-_CONTENT_TYPES = {
-    "TabSeparated": "text/tab-separated-values; charset=UTF-8",
-    "TabSeparatedWithNames": "text/tab-separated-values; charset=UTF-8; header=present",
-    "TSV": "text/tab-separated-values; charset=UTF-8",
-    "CSV": "text/csv; charset=UTF-8; header=absent",
-    "CSVWithNames": "text/csv; charset=UTF-8; header=present",
-    "JSON": "application/json; charset=UTF-8",
-    "JSONCompact": "application/json; charset=UTF-8",
-    "JSONEachRow": "application/x-ndjson; charset=UTF-8",
-    "JSONCompactEachRow": "application/x-ndjson; charset=UTF-8",
-    "XML": "application/xml; charset=UTF-8",
-}
 
 
 class Front:
@@ -77,7 +62,7 @@ class Front:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
         elif scope["type"] == "http":
-            await self._serve(Request(scope, receive), _Response(self.engine, send))
+            await self._serve(Request(scope, receive), Response(self.engine, send))
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -94,7 +79,7 @@ class Front:
         self._engine.close()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _serve(self, request: Request, response: _Response) -> None:
+    async def _serve(self, request: Request, response: Response) -> None:
         if request.path in ("/ping", "/replicas_status"):
             await response.send_plain(200, _OK)
             return
@@ -123,7 +108,7 @@ class Front:
         except ClientGoneError:
             logger.info("the client of %s is gone", response.query_id)
 
-    async def _admit(self, request: Request, response: _Response) -> None:
+    async def _admit(self, request: Request, response: Response) -> None:
         request.check_user(self._password)
         request.check_supported()
         if self._running >= QUERIES_AT_ONCE:
@@ -136,7 +121,7 @@ class Front:
         finally:
             self._running -= 1
 
-    async def _run(self, request: Request, response: _Response) -> None:
+    async def _run(self, request: Request, response: Response) -> None:
         if request.is_form:
             await request.read_form()
         statement, rest = await _read_statement(request)
@@ -165,7 +150,7 @@ class Front:
             await asyncio.shield(self._in_thread(lease.release))
 
     async def _insert(
-        self, lease: Lease, statement: Statement, request: Request, response: _Response, rest: AsyncIterator[bytes]
+        self, lease: Lease, statement: Statement, request: Request, response: Response, rest: AsyncIterator[bytes]
     ) -> None:
         insert: Insert = await self._in_thread(
             lease.begin_insert, statement.head, request.bind_parameters, statement.format_name
@@ -186,7 +171,7 @@ class Front:
         await self._in_thread(lease.release)
         await response.send_whole(b"", summary, "")
 
-    async def _send_result(self, lease: Lease, statement: Statement, request: Request, response: _Response) -> None:
+    async def _send_result(self, lease: Lease, statement: Statement, request: Request, response: Response) -> None:
         format_name = statement.format_name or response.default_format
         read_end, write_end = os.pipe()
         fcntl.fcntl(read_end, fcntl.F_SETPIPE_SZ, _PIECE)
@@ -216,7 +201,7 @@ class Front:
         query: asyncio.Future[Summary],
         gone: asyncio.Future[None],
         whole: bool,
-        response: _Response,
+        response: Response,
         format_name: str,
     ) -> None:
         """Send what comes out of the pipe: in one go when it ends soon or the client wants that, else as it comes."""
@@ -260,10 +245,14 @@ class _Pipe:
         self._pending: asyncio.Task[bytes] | None = None
 
     async def read(self, gone: asyncio.Future[None], patience: float | None) -> bytes | None:
-        """The next piece, b"" at the end, None when none came in `patience` seconds; `ClientGoneError` if nobody waits."""
+        """The next piece, b"" at the end, None when none came in `patience` seconds.
+
+        Raises `ClientGoneError` when nobody waits for it any more.
+        """
         if self._pending is None:
             self._pending = asyncio.ensure_future(self._reader.read(_PIECE))
-        await asyncio.wait({self._pending, gone}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        waited_for: set[asyncio.Future[Any]] = {self._pending, gone}
+        await asyncio.wait(waited_for, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         if gone.done():
             raise ClientGoneError
         if not self._pending.done():
@@ -276,116 +265,6 @@ class _Pipe:
         if self._pending is not None:
             self._pending.cancel()
         self._transport.close()
-
-
-class _Response:
-    """One response: its headers as ClickHouse's server sends them, and its body, compressed if the client asked."""
-
-    def __init__(self, engine: Engine, send: Send) -> None:
-        self._engine = engine
-        self._send = send
-        self._encoder: Encoder | None = None
-        self._tag = uuid.uuid4().hex[:16]
-        self._head_only = False
-        self.query_id = ""
-        self.default_format = ""
-
-    def begin(self, request: Request) -> None:
-        """Take from the request what the response depends on."""
-        self.query_id = request.text("query_id") or str(uuid.uuid4())
-        self.default_format = request.text("default_format", "x-clickhouse-format") or "TabSeparated"
-        self._head_only = request.method == "HEAD"
-        if request.arguments.get("enable_http_compression", "1") not in ("0", "false"):
-            self._encoder = encoder(request.headers.get("accept-encoding", ""))
-
-    async def send_plain(self, status: int, body: bytes) -> None:
-        """A short text that is no query's result."""
-        headers = [(b"content-type", b"text/html; charset=UTF-8"), (b"content-length", str(len(body)).encode())]
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": b"" if self._head_only else body})
-
-    async def send_whole(self, body: bytes, summary: Summary, format_name: str) -> None:
-        """A statement's whole answer."""
-        headers = self._headers(format_name, summary, len(body))
-        if self._encoder is not None and body:
-            body = self._encoder.encode(body) + self._encoder.finish()
-            headers["content-encoding"] = self._encoder.name
-        headers["content-length"] = str(len(body))
-        await self._start(200, headers)
-        await self._send({"type": "http.response.body", "body": b"" if self._head_only else body})
-
-    async def send_error(self, error: ClickHouseError) -> None:
-        """A statement's failure, before anything of its result was sent."""
-        body = (error.body(self._engine.version) + "\n").encode(errors="replace")
-        headers = self._headers("", None, 0)
-        headers["x-clickhouse-exception-code"] = str(error.code)
-        headers["content-type"] = "text/plain; charset=UTF-8"
-        headers["content-length"] = str(len(body))
-        if error.status == 401:
-            headers["www-authenticate"] = 'Basic realm="ClickHouse server HTTP API"'
-        await self._start(error.status, headers)
-        await self._send({"type": "http.response.body", "body": b"" if self._head_only else body})
-
-    async def begin_stream(self, format_name: str) -> None:
-        """Begin an answer whose end is not known yet."""
-        headers = self._headers(format_name, Summary(), 0)
-        if self._encoder is not None:
-            headers["content-encoding"] = self._encoder.name
-        await self._start(200, headers)
-
-    async def send_piece(self, piece: bytes) -> None:
-        """The next piece of such an answer."""
-        encoded = self._encoder.encode(piece) if self._encoder is not None else piece
-        await self._send({"type": "http.response.body", "body": encoded, "more_body": True})
-
-    async def end_stream(self) -> None:
-        """End such an answer."""
-        last = self._encoder.finish() if self._encoder is not None else b""
-        await self._send({"type": "http.response.body", "body": last})
-
-    async def break_stream(self, error: ClickHouseError) -> None:
-        """Tell of a failure in the middle: the marked message as ClickHouse's server writes it (25.11 and later).
-
-        The response is left without its end, so that a client which does not know the mark sees that it is broken.
-        """
-        text = error.body(self._engine.version)
-        message = (
-            f"\r\n__exception__\r\n{self._tag}\r\n{text}\n{len(text.encode()) + 1} {self._tag}\r\n__exception__\r\n"
-        )
-        encoded = message.encode(errors="replace")
-        if self._encoder is not None:
-            encoded = self._encoder.encode(encoded) + self._encoder.finish()
-        await self._send({"type": "http.response.body", "body": encoded, "more_body": True})
-
-    async def _start(self, status: int, headers: dict[str, str]) -> None:
-        raw = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers.items()]
-        await self._send({"type": "http.response.start", "status": status, "headers": raw})
-
-    def _headers(self, format_name: str, summary: Summary | None, result_bytes: int) -> dict[str, str]:
-        headers = {
-            "x-clickhouse-server-display-name": self._engine.display_name,
-            "x-clickhouse-query-id": self.query_id,
-            "x-clickhouse-timezone": self._engine.timezone,
-            "x-clickhouse-exception-tag": self._tag,
-            "content-type": _CONTENT_TYPES.get(format_name, "application/octet-stream")
-            if format_name
-            else "text/plain; charset=UTF-8",
-        }
-        if format_name:
-            headers["x-clickhouse-format"] = format_name
-        if summary is not None:
-            figures = {
-                "read_rows": summary.read_rows,
-                "read_bytes": summary.read_bytes,
-                "written_rows": summary.written_rows,
-                "written_bytes": summary.written_bytes,
-                "total_rows_to_read": summary.read_rows,
-                "result_rows": summary.result_rows,
-                "result_bytes": result_bytes,
-                "elapsed_ns": summary.elapsed_ns,
-            }
-            headers["x-clickhouse-summary"] = json.dumps({name: str(figure) for name, figure in figures.items()})
-        return headers
 
 
 async def _read_statement(request: Request) -> tuple[Statement, AsyncIterator[bytes]]:
@@ -405,7 +284,8 @@ async def _read_statement(request: Request) -> tuple[Statement, AsyncIterator[by
 
 
 async def _nothing() -> AsyncIterator[bytes]:
-    for piece in ():
+    no_pieces: tuple[bytes, ...] = ()
+    for piece in no_pieces:
         yield piece
 
 

@@ -137,7 +137,8 @@ class Request:
     @property
     def is_form(self) -> bool:
         """Whether the body is a multipart form."""
-        return self.headers.get("content-type", "").lower().startswith("multipart/form-data")
+        kind: str = self.headers.get("content-type", "")
+        return kind.lower().startswith("multipart/form-data")
 
     async def read_form(self) -> None:
         """Take parameters and external tables out of a multipart body."""

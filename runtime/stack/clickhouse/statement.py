@@ -6,6 +6,7 @@ for the engine to say.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -102,7 +103,7 @@ def parse_statement(text: bytes, default_insert_format: str = "Values") -> State
     top = [token for token in tokens if token.depth == 0]
     if first not in _RESULT_WORDS or (first == b"WITH" and any(token.word == b"INSERT" for token in top)):
         return Statement(Kind.OTHER, first, whole)
-    if any(one.word == b"INTO" and two.word == b"OUTFILE" for one, two in zip(top, top[1:], strict=False)):
+    if any(one.word == b"INTO" and two.word == b"OUTFILE" for one, two in itertools.pairwise(top)):
         raise ClickHouseError(INTO_OUTFILE_NOT_ALLOWED, "INTO OUTFILE is not allowed")
     place, format_name = _output_place(top, len(whole))
     return Statement(Kind.RESULT, first, whole[:place], whole[place:], format_name)

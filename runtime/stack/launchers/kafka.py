@@ -109,9 +109,9 @@ class KafkaLauncher(Launcher):
 
     def _format(self) -> None:
         cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        arguments = ["format", "-t", cluster, "-c", str(self._settings_file), "--ignore-formatted"]
         formatted = subprocess.run(
-            [*self._jvm("kafka.tools.StorageTool"), "format", "-t", cluster, "-c", str(self._settings_file)]
-            + ["--ignore-formatted"],
+            [*self._jvm("kafka.tools.StorageTool"), *arguments],
             cwd=self.folder,
             env=self.environment(),
             capture_output=True,
@@ -149,9 +149,10 @@ async def _names_a_broker(bootstrap: str) -> bool:
     from aiokafka.client import AIOKafkaClient
     from aiokafka.errors import KafkaError
 
-    # The client reports each refused try as an error of its own; here a refusal only means "not yet".
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     client = AIOKafkaClient(bootstrap_servers=bootstrap, request_timeout_ms=3_000)
+    # The client reports each refused try as an error of its own; here a refusal only means "not yet".
+    logger = logging.getLogger("aiokafka.client")
+    logger.addFilter(_drop)
     try:
         await client.bootstrap()
         return bool(client.cluster.brokers())
@@ -159,3 +160,8 @@ async def _names_a_broker(bootstrap: str) -> bool:
         return False
     finally:
         await client.close()
+        logger.removeFilter(_drop)
+
+
+def _drop(_: logging.LogRecord) -> bool:
+    return False

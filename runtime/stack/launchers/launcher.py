@@ -58,7 +58,7 @@ class Launcher(ABC):
     def command(self) -> list[str]:
         """The program and its arguments."""
 
-    def settle(self) -> None:
+    def settle(self) -> None:  # noqa: B027 - most engines have nothing to settle
         """Make what the engine must hold before others use it; called whenever it answers."""
 
     def environment(self) -> dict[str, str]:

@@ -104,9 +104,9 @@ class PostgresLauncher(Launcher):
             locale = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         else:
             locale = ["--locale=C"]
+        options = ["--username", ROLE, "--auth", "trust", "--encoding", "UTF8", *locale]
         made = subprocess.run(
-            [*self._as_user(), str(self._programs() / "initdb"), "-D", str(unfinished)]
-            + ["--username", ROLE, "--auth", "trust", "--encoding", "UTF8", *locale],
+            [*self._as_user(), str(self._programs() / "initdb"), "-D", str(unfinished), *options],
             cwd="/",
             env=self.environment(),
             capture_output=True,
