@@ -1,0 +1,229 @@
+"""Payments in PostgreSQL. Owns the SQL of payments, payment methods and the webhook inbox, and their transactions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+from psycopg import DataError, OperationalError
+from psycopg.errors import ForeignKeyViolation, UniqueViolation
+from psycopg_pool import PoolTimeout
+
+from core.errors import ConflictError, Fault, InvalidInputError, UnavailableError
+from core.money import Money
+from payments.domain.announcement import Announcement
+from payments.domain.payment import Payment, PaymentStatus
+from payments.ports import Payer, PaymentMethod, StoredWebhook
+from runtime.outbox import append_event
+from runtime.postgres import Connection, Pool
+
+# The provider gives up after a few seconds and sends again.
+_INBOX_WAIT_SECONDS = 1.5
+_COLUMNS = (
+    "payment_id, invoice_id, tenant_id, attempt, provider, provider_reference, amount, currency, status,"
+    " failure_code, failure_reason, created_at, settled_at"
+)
+_LATEST = f"SELECT {_COLUMNS} FROM payments WHERE invoice_id = %s ORDER BY attempt DESC LIMIT 1 FOR UPDATE"  # noqa: S608
+_BY_ID = f"SELECT {_COLUMNS} FROM payments WHERE payment_id = %s FOR UPDATE"  # noqa: S608
+_BY_REFERENCE = f"SELECT {_COLUMNS} FROM payments WHERE provider = %s AND provider_reference = %s FOR UPDATE"  # noqa: S608
+# Without a conflict target: the partial index that allows one live payment per invoice counts as well.
+_INSERT = """
+INSERT INTO payments (payment_id, invoice_id, tenant_id, attempt, provider, amount, currency, status, created_at,
+                      updated_at)
+VALUES (%(payment_id)s, %(invoice_id)s, %(tenant_id)s, %(attempt)s, %(provider)s, %(amount)s, %(currency)s, %(status)s,
+        %(created_at)s, %(now)s)
+ON CONFLICT DO NOTHING
+"""
+_UPDATE = """
+UPDATE payments
+SET status = %(status)s, provider_reference = %(provider_reference)s, failure_code = %(failure_code)s,
+    failure_reason = %(failure_reason)s, settled_at = %(settled_at)s, updated_at = %(now)s
+WHERE payment_id = %(payment_id)s
+"""
+_METHOD = """
+SELECT tenant_id, provider, customer_reference, method_reference FROM payment_methods
+WHERE tenant_id = %s AND customer_reference IS NOT NULL ORDER BY created_at DESC, provider LIMIT 1
+"""
+_NEXT_WEBHOOK = """
+SELECT provider, event_id, event_type, body FROM webhook_inbox WHERE processed_at IS NULL
+ORDER BY received_at, event_id LIMIT 1 FOR UPDATE SKIP LOCKED
+"""
+_CLOSE_WEBHOOK = "UPDATE webhook_inbox SET processed_at = %s, refusal = %s WHERE provider = %s AND event_id = %s"
+_ADD_WEBHOOK = """
+INSERT INTO webhook_inbox (provider, event_id, event_type, body, received_at) VALUES (%s, %s, %s, %s, %s)
+ON CONFLICT (provider, event_id) DO NOTHING
+"""
+_SAVE_METHOD = """
+INSERT INTO payment_methods (tenant_id, provider, customer_reference, method_reference, created_at)
+VALUES (%s, %s, %s, %s, %s)
+ON CONFLICT (tenant_id, provider) DO UPDATE
+SET customer_reference = excluded.customer_reference, method_reference = excluded.method_reference,
+    created_at = excluded.created_at
+"""
+
+
+class PostgresPaymentUnit:
+    """One transaction; implements `payments.ports.PaymentUnit`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """Open a part that an exception undoes alone; what PostgreSQL cannot hold becomes `InvalidInputError`."""
+        try:
+            async with self._connection.transaction():
+                yield
+        except (DataError, UnicodeEncodeError) as error:
+            raise InvalidInputError([Fault("unstorable", str(error)[:200])]) from error
+
+    async def latest_payment(self, invoice_id: str) -> Payment | None:
+        """Lock and return the invoice's newest attempt."""
+        return _payment(await self._one(_LATEST, (invoice_id,)))
+
+    async def lock_payment(self, payment_id: str) -> Payment | None:
+        """Lock and return a payment."""
+        return _payment(await self._one(_BY_ID, (payment_id,)))
+
+    async def lock_payment_of(self, provider: str, reference: str) -> Payment | None:
+        """Lock and return the payment with this reference at the provider."""
+        return _payment(await self._one(_BY_REFERENCE, (provider, reference)))
+
+    async def insert_payment(self, payment: Payment, now: datetime) -> bool:
+        """Write a new payment; False if it, or another live or successful one of the invoice, is there."""
+        try:
+            async with self._connection.transaction():
+                cursor = await self._connection.execute(_INSERT, _parameters(payment, now))
+        except ForeignKeyViolation:
+            raise InvalidInputError(
+                [Fault("unknown_invoice", f"no invoice {payment.invoice_id!r} of tenant {payment.tenant_id!r}")]
+            ) from None
+        return cursor.rowcount == 1
+
+    async def update_payment(self, payment: Payment, now: datetime) -> None:
+        """Write a changed payment; `ConflictError` if another one of its invoice is live or has succeeded."""
+        try:
+            async with self._connection.transaction():
+                await self._connection.execute(_UPDATE, _parameters(payment, now))
+        except UniqueViolation as error:
+            raise ConflictError(f"another payment stands in the way: {error.diag.constraint_name}") from None
+
+    async def announce(self, announcement: Announcement, now: datetime) -> None:
+        """Put a message into the outbox."""
+        await append_event(
+            self._connection,
+            announcement.topic,
+            key=announcement.key,
+            event_id=announcement.event_id,
+            payload=announcement.payload,
+            now=now,
+        )
+
+    async def payment_method(self, tenant_id: str) -> PaymentMethod | None:
+        """Return how the tenant pays; the newest if there are several."""
+        row = await self._one(_METHOD, (tenant_id,))
+        return PaymentMethod(**row) if row else None
+
+    async def next_webhook(self) -> StoredWebhook | None:
+        """Lock and return the oldest open webhook that nobody else works on."""
+        row = await self._one(_NEXT_WEBHOOK, ())
+        return StoredWebhook(**{**row, "body": bytes(row["body"])}) if row else None
+
+    async def close_webhook(self, webhook: StoredWebhook, now: datetime, refusal: str | None) -> None:
+        """Mark a webhook as processed, with the reason if it was refused."""
+        await self._connection.execute(_CLOSE_WEBHOOK, (now, refusal, webhook.provider, webhook.event_id))
+
+    async def _one(self, sql: str, parameters: tuple[Any, ...]) -> dict[str, Any] | None:
+        return await (await self._connection.execute(sql.encode(), parameters)).fetchone()
+
+
+class PostgresPayments:
+    """Implements `PaymentStore`, `WebhookInbox` and `PayerStore` over a pool."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[PostgresPaymentUnit]:
+        """Open a transaction; an exception rolls it back."""
+        async with self._pool.connection() as connection, connection.transaction():
+            yield PostgresPaymentUnit(connection)
+
+    async def add(self, webhook: StoredWebhook, received_at: datetime) -> bool:
+        """Keep a webhook; False if the same event was kept before. `UnavailableError` within seconds of an outage."""
+        values = (webhook.provider, webhook.event_id, webhook.event_type, webhook.body, received_at)
+        try:
+            async with self._pool.connection(timeout=_INBOX_WAIT_SECONDS) as connection:
+                return (await connection.execute(_ADD_WEBHOOK, values)).rowcount == 1
+        except (OperationalError, PoolTimeout) as error:
+            raise UnavailableError("the webhook inbox cannot be written now") from error
+
+    async def find_payer(self, tenant_id: str) -> Payer | None:
+        """Return the tenant."""
+        async with self._pool.connection() as connection:
+            row = await (
+                await connection.execute(
+                    "SELECT tenant_id, name, email FROM tenants WHERE tenant_id = %s", (tenant_id,)
+                )
+            ).fetchone()
+        return Payer(**row) if row else None
+
+    async def find_customer(self, tenant_id: str, provider: str) -> str | None:
+        """Return the tenant's customer reference at the provider."""
+        async with self._pool.connection() as connection:
+            row = await (
+                await connection.execute(
+                    "SELECT customer_reference FROM payment_methods WHERE tenant_id = %s AND provider = %s",
+                    (tenant_id, provider),
+                )
+            ).fetchone()
+        return row["customer_reference"] if row else None
+
+    async def save_method(self, method: PaymentMethod, now: datetime) -> None:
+        """Store the references, replacing earlier ones of the same provider."""
+        async with self._pool.connection() as connection:
+            await connection.execute(
+                _SAVE_METHOD,
+                (method.tenant_id, method.provider, method.customer_reference, method.method_reference, now),
+            )
+
+
+def _parameters(payment: Payment, now: datetime) -> dict[str, Any]:
+    return {
+        "payment_id": payment.payment_id,
+        "invoice_id": payment.invoice_id,
+        "tenant_id": payment.tenant_id,
+        "attempt": payment.attempt,
+        "provider": payment.provider,
+        "provider_reference": payment.provider_reference,
+        "amount": payment.amount.amount,
+        "currency": payment.amount.currency,
+        "status": payment.status.value,
+        "failure_code": payment.failure_code,
+        # The provider's words: PostgreSQL takes no NUL, and a page of text helps nobody.
+        "failure_reason": payment.failure_reason and payment.failure_reason.replace("\0", "")[:500],
+        "created_at": payment.created_at,
+        "settled_at": payment.settled_at,
+        "now": now,
+    }
+
+
+def _payment(row: dict[str, Any] | None) -> Payment | None:
+    if row is None:
+        return None
+    return Payment(
+        payment_id=row["payment_id"],
+        invoice_id=row["invoice_id"],
+        tenant_id=row["tenant_id"],
+        attempt=row["attempt"],
+        provider=row["provider"],
+        amount=Money(row["amount"], row["currency"]),
+        created_at=row["created_at"],
+        status=PaymentStatus(row["status"]),
+        provider_reference=row["provider_reference"],
+        failure_code=row["failure_code"],
+        failure_reason=row["failure_reason"],
+        settled_at=row["settled_at"],
+    )
