@@ -1,0 +1,1 @@
+"""Slack, SMTP and PostgreSQL behind the ports of `alerts.ports`."""

@@ -1,0 +1,54 @@
+"""Fixtures of alerts: stand-ins for Slack and mail, and the real PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from runtime.kafka_topics import create_topics
+from runtime.migrations import migrate
+from runtime.postgres import Pool, create_pool
+from runtime.settings import Settings, load_settings
+from tests.standins.process import Standins, start_standins
+
+
+@pytest.fixture(scope="session")
+def running_standins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standins]:
+    standins = start_standins(None, tmp_path_factory.mktemp("standins"))
+    yield standins
+    assert standins.stop() == 0
+
+
+@pytest.fixture
+def standins(running_standins: Standins) -> Standins:
+    running_standins.reset()
+    return running_standins
+
+
+@pytest.fixture(scope="session")
+def migrated(stack: Any) -> Any:
+    migrate(load_settings(home=stack.home))
+    return stack
+
+
+@pytest.fixture
+async def settings(migrated: Any, standins: Standins) -> Settings:
+    found = load_settings(
+        home=migrated.home,
+        slack_webhook_url=standins.slack_url,
+        smtp_url=standins.smtp_url,
+        alert_email_to="ops@acme.invalid,finance@acme.invalid",
+    )
+    await create_topics(found)
+    return found
+
+
+@pytest.fixture
+async def pool(settings: Settings) -> AsyncIterator[Pool]:
+    async with create_pool(settings) as pool:
+        # Deliveries of other tests would be delivered here too.
+        async with pool.connection() as connection:
+            await connection.execute("DELETE FROM alert_deliveries")
+        yield pool
