@@ -44,7 +44,8 @@ async def subscribe_tenant(
     if version is None:
         raise NotFoundError(f"no plan {plan_id!r}: apply a catalogue that has it")
     document = override_plan(version.document, overrides)
-    plan = parse_plan(plan_id, document, await store.meters(), path=f"plans.{plan_id} (with overrides)" if overrides else "")
+    path = f"plans.{plan_id} (with overrides)" if overrides else ""
+    plan = parse_plan(plan_id, document, await store.meters(), path=path)
     if plan.currency != tenant.currency:
         reason = f"the plan is priced in {plan.currency}, the tenant pays in {tenant.currency}"
         raise InvalidInputError([Fault("currency_mismatch", reason, "currency")])

@@ -1,0 +1,83 @@
+"""Usage and facts in ClickHouse. Owns the named query behind every invoice line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from core.period import Period
+from invoicing.domain.usage_evidence import HourOfUsage, UsageEvidence
+from invoicing.ports import InvoicedFact
+from rating.domain.usage import usage_row
+from runtime.clickhouse import INSERT_SETTINGS, connect_clickhouse_async
+from runtime.settings import Settings
+
+# FINAL, because money is at stake: a rollup row counts once, in its newest version. One read for totals, hours and
+# digest, so that they cannot disagree.
+USAGE_OF_PERIOD = """
+SELECT meter, dimensions, toStartOfHour(window_start) AS hour, sum(quantity) AS quantity, sum(events) AS events
+FROM usage_rollups FINAL
+WHERE tenant = {tenant:String}
+  AND window_start >= toDateTime({start:UInt32}, 'UTC') AND window_start < toDateTime({end:UInt32}, 'UTC')
+GROUP BY meter, dimensions, hour
+ORDER BY meter, hour
+"""
+_FACT_COLUMNS = (
+    "tenant", "period", "state", "reference", "plan", "charge", "meter", "quantity", "amount", "currency", "rated_at",
+    "version",
+)  # fmt: skip
+
+
+class ClickHouseUsage:
+    """A `UsageReader` and `FactStore`; connects when first used and again after an outage."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._client: Any = None
+
+    async def usage(self, tenant_id: str, window: Period) -> UsageEvidence:
+        """Return the usage of a window on whole minutes, all from one read."""
+        found = await (await self._connected()).query(
+            USAGE_OF_PERIOD,
+            parameters={
+                "tenant": tenant_id,
+                "start": int(window.start.timestamp()),
+                "end": int(window.end.timestamp()),
+            },
+        )
+        return UsageEvidence.of(
+            HourOfUsage(meter, usage_row(meter, quantity, dimensions).dimensions, hour, quantity, events)
+            for meter, dimensions, hour, quantity, events in found.result_rows
+        )
+
+    async def put(self, facts: Sequence[InvoicedFact]) -> None:
+        """Write the facts; writing them again changes nothing."""
+        rows = [
+            [
+                fact.tenant_id,
+                fact.period,
+                "invoiced",
+                fact.invoice_id,
+                fact.plan_id,
+                fact.charge_id,
+                fact.meter_id,
+                fact.quantity,
+                fact.amount,
+                fact.currency,
+                fact.issued_at,
+                fact.sequence,
+            ]
+            for fact in facts
+        ]
+        client = await self._connected()
+        await client.insert("rated_usage", rows, column_names=_FACT_COLUMNS, settings=INSERT_SETTINGS)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._client is not None:
+            await self._client.close()
+
+    async def _connected(self) -> Any:
+        if self._client is None:
+            self._client = await connect_clickhouse_async(self._settings)
+        return self._client

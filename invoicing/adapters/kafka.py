@@ -1,0 +1,93 @@
+"""Invoicing requests onto Kafka, and how far usage has come from Kafka into the warehouse."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from core.messages import InvoicingRequest, encode_message
+from core.topics import INVOICING_REQUESTS, USAGE_EVENTS
+from runtime.clickhouse import connect_clickhouse_async
+from runtime.settings import Settings
+from runtime.topic_consumer import create_producer
+
+_IN_FLIGHT = 1_000
+# Where each partition's warehouse lane is: the source offset after the last one it has stored.
+WAREHOUSE_PROGRESS = """
+SELECT source_partition, argMax(next_offset, at) FROM pipeline_progress
+WHERE stage = 'warehouse' GROUP BY source_partition
+"""
+
+
+class KafkaRequests:
+    """`Requests` on `invoicing.requests`, keyed by tenant."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    async def send(self, requests: Sequence[InvoicingRequest]) -> None:
+        """Put the requests on the topic and wait until the broker has them all."""
+        producer = create_producer(self._settings)
+        await producer.start()
+        try:
+            for first in range(0, len(requests), _IN_FLIGHT):
+                sent = [
+                    await producer.send(
+                        INVOICING_REQUESTS.name, value=encode_message(request), key=request.tenant_id.encode()
+                    )
+                    for request in requests[first : first + _IN_FLIGHT]
+                ]
+                await asyncio.gather(*sent)
+        finally:
+            await producer.stop()
+
+
+class KafkaUsageProgress:
+    """`UsageProgress`: looks whether a record the broker had in time is still ahead of the warehouse.
+
+    Offsets alone cannot tell, because transactions leave markers that are no records; so the next record is read.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    async def settled(self, as_of: datetime) -> bool:
+        """Tell whether every event the broker had received by `as_of` is counted."""
+        client = await connect_clickhouse_async(self._settings)
+        try:
+            done = dict((await client.query(WAREHOUSE_PROGRESS)).result_rows)
+        finally:
+            await client.close()
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._settings.kafka_bootstrap,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+        )
+        await consumer.start()
+        try:
+            consumer.assign([TopicPartition(USAGE_EVENTS.name, p) for p in range(self._settings.usage_partitions)])
+            ends = await consumer.end_offsets(consumer.assignment())
+            behind = {tp: done.get(tp.partition, 0) for tp, end in ends.items() if done.get(tp.partition, 0) < end}
+            for partition, offset in behind.items():
+                if await _record_waits(consumer, partition, offset, ends[partition], as_of):
+                    return False
+            return True
+        finally:
+            await consumer.stop()
+
+
+async def _record_waits(
+    consumer: AIOKafkaConsumer, partition: TopicPartition, offset: int, end: int, as_of: datetime
+) -> bool:
+    """Tell whether a record from `offset` on was received by `as_of`; what came later is another run's business."""
+    consumer.assign([partition])
+    consumer.seek(partition, offset)
+    while await consumer.position(partition) < end:
+        fetched = await consumer.getmany(partition, timeout_ms=500, max_records=1)
+        for record in fetched.get(partition, []):
+            return bool(record.timestamp <= as_of.timestamp() * 1_000)
+    return False

@@ -1,0 +1,206 @@
+"""Tenants' accounts in PostgreSQL: one transaction with the tenant's row locked."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from core.ids import derive_id
+from core.messages import InvoiceFinalized, encode_message
+from core.meters import Meter
+from core.period import Period, format_instant
+from core.topics import INVOICE_FINALIZED
+from invoicing.domain.invoice import Buyer, Invoice
+from invoicing.domain.lines import Billed, Line
+from invoicing.domain.snapshot import money_text
+from invoicing.ports import Contract
+from runtime.outbox import append_event
+from runtime.postgres import Connection, Pool
+
+_CONTRACTS = (
+    "SELECT subscription_id, plan_id, plan_version, digest AS plan_digest, document, overrides, started_at, ended_at"
+    " FROM subscriptions JOIN plan_versions USING (plan_id)"
+    " WHERE tenant_id = %s AND version = plan_version AND started_at < %s AND (ended_at IS NULL OR ended_at > %s)"
+    " ORDER BY started_at"
+)
+# One row per item: the line that billed it first, with the sums over all invoices of the period.
+_BILLED = (
+    "SELECT DISTINCT ON (item_key) item_key, charge_id, kind, description, meter_id, dimensions, unit, unit_amount,"
+    " price_digest, evidence, invoice_id, number,"
+    " sum(line.quantity) OVER item AS quantity, sum(line.exact_amount) OVER item AS exact_amount,"
+    " sum(line.amount) OVER item AS amount"
+    " FROM invoice_lines AS line JOIN invoices USING (invoice_id)"
+    " WHERE subscription_id = %s AND period_start = %s AND status NOT IN ('draft', 'void')"
+    " WINDOW item AS (PARTITION BY item_key) ORDER BY item_key, sequence"
+)
+_INSERT_INVOICE = (
+    "INSERT INTO invoices (invoice_id, tenant_id, subscription_id, period_start, period_end, sequence, status, number,"
+    " currency, subtotal, tax, total, issued_at, due_at, paid_at, snapshot, snapshot_sha256, engine_version)"
+    " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+)
+_INSERT_LINE = (
+    "INSERT INTO invoice_lines (invoice_id, position, item_key, charge_id, kind, description, meter_id, dimensions,"
+    " quantity, unit, unit_amount, exact_amount, amount, corrects_invoice, price_digest, evidence)"
+    " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+)
+
+
+class PostgresBooks:
+    """`Books` over a pool; an account is a row lock on the tenant."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    @asynccontextmanager
+    async def open_account(self, tenant_id: str) -> AsyncIterator[PostgresAccount | None]:
+        """Lock a tenant's account in a transaction that commits unless the block raises; None for an unknown tenant."""
+        async with self._pool.connection() as connection, connection.transaction():
+            # NO KEY: rows of other tables that refer to the tenant may still be written meanwhile.
+            found = await connection.execute(
+                "SELECT tenant_id, name, email, address, country, currency, parked_reason FROM tenants"
+                " WHERE tenant_id = %s FOR NO KEY UPDATE",
+                (tenant_id,),
+            )
+            row = await found.fetchone()
+            yield PostgresAccount(connection, Buyer(**row)) if row else None
+
+
+class PostgresAccount:
+    """An `Account` within its transaction."""
+
+    def __init__(self, connection: Connection, buyer: Buyer) -> None:
+        self._connection, self._buyer = connection, buyer
+
+    @property
+    def buyer(self) -> Buyer:
+        """The tenant."""
+        return self._buyer
+
+    async def contracts_in(self, period: Period) -> list[Contract]:
+        """Return the subscriptions that hold any part of the period, by start."""
+        rows = await self._rows(_CONTRACTS, (self._buyer.tenant_id, period.end, period.start))
+        return [Contract(**row) for row in rows]
+
+    async def meters(self) -> dict[str, Meter]:
+        """Return all meters by id."""
+        rows = await self._rows(
+            "SELECT meter_id, unit, event_type, aggregation, value_property, dimensions FROM meters", ()
+        )
+        return {row["meter_id"]: Meter(**{**row, "dimensions": tuple(row["dimensions"])}) for row in rows}
+
+    async def billed(self, subscription_id: str, period: Period) -> dict[str, Billed]:
+        """Return what was billed for the period, summed over its invoices, by item key."""
+        found = {}
+        for row in await self._rows(_BILLED, (subscription_id, period.start)):
+            invoice_id, number = row.pop("invoice_id"), row.pop("number")
+            row["dimensions"] = tuple(sorted(row["dimensions"].items()))
+            line = Line(**row, per=row["evidence"].get("per", 1))
+            found[line.item_key] = Billed(line, invoice_id, number)
+        return found
+
+    async def next_sequence(self, subscription_id: str, period: Period) -> int:
+        """Return the sequence the period's next invoice gets."""
+        rows = await self._rows(
+            "SELECT coalesce(max(sequence), 0) + 1 AS next FROM invoices"
+            " WHERE subscription_id = %s AND period_start = %s",
+            (subscription_id, period.start),
+        )
+        return int(rows[0]["next"])
+
+    async def take_number(self, series: str) -> int:
+        """Return the next number of a series; it is used up only if the transaction commits, so no gap can appear."""
+        rows = await self._rows(
+            "INSERT INTO invoice_series (series, next_number) VALUES (%s, 2)"
+            " ON CONFLICT (series) DO UPDATE SET next_number = invoice_series.next_number + 1"
+            " RETURNING next_number - 1 AS number",
+            (series,),
+        )
+        return int(rows[0]["number"])
+
+    async def add(self, invoice: Invoice) -> None:
+        """Store a finalized invoice and announce it, in this transaction."""
+        draft = invoice.draft
+        await self._connection.execute(
+            _INSERT_INVOICE,
+            (
+                draft.invoice_id,
+                invoice.tenant_id,
+                draft.subscription_id,
+                draft.period.start,
+                draft.period.end,
+                draft.sequence,
+                invoice.status,
+                invoice.number,
+                draft.currency,
+                draft.total,
+                invoice.tax,
+                invoice.total,
+                invoice.issued_at,
+                invoice.due_at,
+                invoice.issued_at if invoice.status == "paid" else None,
+                Jsonb(dict(invoice.snapshot)),
+                invoice.snapshot_sha256,
+                invoice.engine_version,
+            ),
+        )
+        async with self._connection.cursor() as cursor:
+            rows = [_line_row(draft.invoice_id, at, line) for at, line in enumerate(draft.lines, 1)]
+            await cursor.executemany(_INSERT_LINE, rows)
+        await append_event(
+            self._connection,
+            INVOICE_FINALIZED,
+            key=invoice.tenant_id,
+            event_id=derive_id("evt", INVOICE_FINALIZED.name, draft.invoice_id),
+            payload=encode_message(_announcement(invoice)),
+            now=invoice.issued_at,
+        )
+
+    async def park(self, reason: str, now: datetime) -> None:
+        """Let nothing be invoiced any more until a person has looked."""
+        await self._connection.execute(
+            "UPDATE tenants SET parked_reason = %s, parked_at = %s WHERE tenant_id = %s",
+            (reason, now, self._buyer.tenant_id),
+        )
+
+    async def _rows(self, query: str, arguments: tuple[Any, ...]) -> list[dict[str, Any]]:
+        return await (await self._connection.execute(query.encode(), arguments)).fetchall()
+
+
+def _line_row(invoice_id: str, position: int, line: Line) -> tuple[Any, ...]:
+    return (
+        invoice_id,
+        position,
+        line.item_key,
+        line.charge_id,
+        line.kind,
+        line.description,
+        line.meter_id,
+        Jsonb(dict(line.dimensions)),
+        line.quantity,
+        line.unit,
+        line.unit_amount,
+        line.exact_amount,
+        line.amount,
+        line.corrects_invoice,
+        line.price_digest,
+        Jsonb(dict(line.evidence)),
+    )
+
+
+def _announcement(invoice: Invoice) -> InvoiceFinalized:
+    draft = invoice.draft
+    return InvoiceFinalized(
+        invoice_id=draft.invoice_id,
+        number=invoice.number,
+        tenant_id=invoice.tenant_id,
+        currency=draft.currency,
+        amount_due=money_text(invoice.total, draft.currency),
+        period_start=format_instant(draft.period.start),
+        period_end=format_instant(draft.period.end),
+        issued_at=format_instant(invoice.issued_at),
+        due_at=format_instant(invoice.due_at),
+    )

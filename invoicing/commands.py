@@ -1,0 +1,129 @@
+"""`meterbook invoice`: run the batch, list invoices, release a parked account."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from core.clock import SystemClock
+from core.errors import NotFoundError
+from core.period import format_instant, month_key, parse_month
+from invoicing.adapters.kafka import KafkaRequests, KafkaUsageProgress
+from invoicing.adapters.postgres_register import PostgresRegister
+from invoicing.domain.snapshot import money_text
+from invoicing.ports import ListedInvoice
+from invoicing.run_invoicing import InvoicingRun, UsageBehindError, run_invoicing
+from runtime.logs import configure_logs
+from runtime.postgres import create_pool
+from runtime.settings import Settings, load_settings
+
+app = typer.Typer(help="Invoices: ask for them, look at them.", no_args_is_help=True)
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+T = TypeVar("T")
+_LOOK_AGAIN_SECONDS = 0.5
+
+
+@app.command()
+def run(
+    period: Annotated[str, typer.Option(help="The calendar month (UTC) to invoice, such as 2026-10; it must be over.")],
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant.")] = None,
+    wait: Annotated[int, typer.Option(help="Wait up to this many seconds until arrived usage is counted.")] = 60,
+    even_if_behind: Annotated[
+        bool, typer.Option("--even-if-behind", help="Do not look; what is counted later becomes a further invoice.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ask for the invoice of every tenant with a subscription in the period; asking again gives nothing new."""
+    settings = load_settings()
+    configure_logs(settings, "invoice")
+    done = asyncio.run(request_invoices(settings, period, tenant, wait_seconds=None if even_if_behind else wait))
+    if as_json:
+        document = {
+            "run_id": done.run_id,
+            "period": done.period,
+            "requested": done.requested,
+            "parked": [{"tenant_id": tenant_id, "reason": reason} for tenant_id, reason in done.parked],
+        }
+        typer.echo(json.dumps(document))
+        return
+    typer.echo(f"{done.run_id}: asked for {len(done.requested)} invoices of {done.period}")
+    for tenant_id, reason in done.parked:
+        typer.echo(f"left out, parked: {tenant_id}: {reason}")
+
+
+@app.command(name="list")
+def list_invoices(
+    period: Annotated[str | None, typer.Option(help="Only this month, such as 2026-10.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List finalized invoices by number."""
+    month = parse_month(period) if period else None
+    invoices = asyncio.run(_with_register(load_settings(), lambda register: register.invoices(month, tenant)))
+    if as_json:
+        typer.echo(json.dumps([_as_document(invoice) for invoice in invoices]))
+        return
+    for invoice in invoices:
+        total = f"{money_text(invoice.total, invoice.currency):>14} {invoice.currency}"
+        month_name = month_key(invoice.period_start)
+        typer.echo(f"{invoice.number:<20} {invoice.tenant_id:<24} {month_name} {total} {invoice.status}")
+
+
+@app.command()
+def unpark(tenant: Annotated[str, typer.Argument(help="The tenant whose account was looked at.")]) -> None:
+    """Let a parked account be invoiced again, after a person has looked at the reason."""
+    if not asyncio.run(_with_register(load_settings(), lambda register: register.unpark(tenant))):
+        raise NotFoundError(f"no parked account {tenant!r}")
+    typer.echo(f"{tenant} may be invoiced again")
+
+
+async def request_invoices(
+    settings: Settings, month: str, tenant_id: str | None, *, wait_seconds: int | None
+) -> InvoicingRun:
+    """Run the batch on the settings' engines, first waiting for usage to land (not at all if None)."""
+    clock = SystemClock()
+    looks = int((wait_seconds or 0) / _LOOK_AGAIN_SECONDS)
+    async with create_pool(settings, max_size=1) as pool:
+        while True:
+            try:
+                return await run_invoicing(
+                    month,
+                    tenant_id=tenant_id,
+                    register=PostgresRegister(pool),
+                    requests=KafkaRequests(settings),
+                    progress=None if wait_seconds is None else KafkaUsageProgress(settings),
+                    clock=clock,
+                )
+            except UsageBehindError:
+                if looks <= 0:
+                    raise
+                looks -= 1
+                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+
+
+async def _with_register(settings: Settings, call: Callable[[PostgresRegister], Awaitable[T]]) -> T:
+    async with create_pool(settings, max_size=1) as pool:
+        return await call(PostgresRegister(pool))
+
+
+def _as_document(invoice: ListedInvoice) -> dict[str, Any]:
+    return {
+        "invoice_id": invoice.invoice_id,
+        "number": invoice.number,
+        "tenant_id": invoice.tenant_id,
+        "plan_id": invoice.plan_id,
+        "period": month_key(invoice.period_start),
+        "sequence": invoice.sequence,
+        "status": invoice.status,
+        "currency": invoice.currency,
+        "total": money_text(invoice.total, invoice.currency),
+        "amount_paid": money_text(invoice.amount_paid, invoice.currency),
+        "issued_at": format_instant(invoice.issued_at),
+        "due_at": format_instant(invoice.due_at),
+        "paid_at": format_instant(invoice.paid_at) if invoice.paid_at else None,
+        "document": invoice.document,
+    }

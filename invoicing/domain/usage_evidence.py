@@ -1,0 +1,83 @@
+"""The usage behind an invoice: quantities by hour, as one read found them. Owns the digest that names the set.
+
+Totals, the annex by day and each line's evidence all come from the same rows, so they cannot disagree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from rating.domain.price import Dimensions, plain
+from rating.domain.usage import UsageRow
+
+_ZERO = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class HourOfUsage:
+    """What one hour holds of a meter and its dimension values; `events` counts the events behind the quantity."""
+
+    meter_id: str
+    dimensions: Dimensions
+    hour: datetime
+    quantity: Decimal
+    events: int
+
+
+@dataclass(frozen=True, slots=True)
+class UsageEvidence:
+    """All usage of a tenant in a window, by hour, in a defined order."""
+
+    hours: tuple[HourOfUsage, ...]
+
+    @classmethod
+    def of(cls, hours: Iterable[HourOfUsage]) -> UsageEvidence:
+        """Put the rows in their order."""
+        return cls(tuple(sorted(hours, key=lambda row: (row.meter_id, row.dimensions, row.hour))))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over one line per row: meter, dimensions, hour, quantity, events, separated by tabs."""
+        summed = hashlib.sha256()
+        for row in self.hours:
+            dimensions = "\x1f".join(f"{name}={value}" for name, value in row.dimensions)
+            fields = (row.meter_id, dimensions, _hour(row.hour), plain(row.quantity), str(row.events))
+            summed.update(("\t".join(fields) + "\n").encode())
+        return summed.hexdigest()
+
+    def totals(self) -> list[UsageRow]:
+        """Return the window's total per meter and dimension values."""
+        totals: dict[tuple[str, Dimensions], Decimal] = {}
+        for row in self.hours:
+            key = (row.meter_id, row.dimensions)
+            totals[key] = totals.get(key, _ZERO) + row.quantity
+        return [UsageRow(meter_id, dimensions, quantity) for (meter_id, dimensions), quantity in totals.items()]
+
+    def by_hour(self, meter_id: str, dimensions: Dimensions) -> list[tuple[str, Decimal, int]]:
+        """Return (hour, quantity, events) of a meter, for rows that agree with all the given dimension values.
+
+        `dimensions` is a line's: none stands for every row of the meter, an empty value for rows that do not name it.
+        """
+        found: dict[str, tuple[Decimal, int]] = {}
+        for row in self.hours:
+            values = dict(row.dimensions)
+            if row.meter_id == meter_id and all(values.get(name, "") == value for name, value in dimensions):
+                quantity, events = found.get(_hour(row.hour), (_ZERO, 0))
+                found[_hour(row.hour)] = (quantity + row.quantity, events + row.events)
+        return [(hour, quantity, events) for hour, (quantity, events) in sorted(found.items())]
+
+
+def by_day(hours: Iterable[tuple[str, Decimal, int]]) -> list[tuple[str, Decimal]]:
+    """Add hours up to days (`2026-10-31`)."""
+    days: dict[str, Decimal] = {}
+    for hour, quantity, _ in hours:
+        days[hour[:10]] = days.get(hour[:10], _ZERO) + quantity
+    return sorted(days.items())
+
+
+def _hour(instant: datetime) -> str:
+    return instant.astimezone(UTC).strftime("%Y-%m-%dT%H")
