@@ -81,11 +81,13 @@ def _mount_stages() -> None:
     from catalogues.commands import app as catalogue_app
     from invoicing.commands import app as invoice_app
     from payments.commands import app as payment_app
+    from runtime.demo.command import demo
     from runtime.stack import commands as stack
     from subscriptions.commands import app as tenant_app
 
     for command in (stack.up, stack.down, stack.status, stack.logs):
         app.command()(command)
+    app.command()(demo)
     app.add_typer(catalogue_app, name="catalogue")
     app.add_typer(tenant_app, name="tenant")
     app.add_typer(invoice_app, name="invoice")

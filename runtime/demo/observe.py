@@ -16,8 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from psycopg.rows import dict_row
 from redis.asyncio import Redis
 
-from core.topics import USAGE_EVENTS, USAGE_JOURNAL, USAGE_REJECTED, Topic
+from core.topics import INVOICING_REQUESTS, USAGE_EVENTS, USAGE_JOURNAL, USAGE_REJECTED, Topic
 from runtime.clickhouse import connect_clickhouse
+from runtime.kafka_topics import partitions_of
 from runtime.settings import Settings
 
 Hourly = dict[tuple[str, str, str], Decimal]
@@ -64,10 +65,9 @@ class KafkaWatch:
             warehouse=await self._behind(USAGE_JOURNAL, "meterbook-warehouse"),
         )
 
-    async def records_in(self, topic: Topic) -> int:
-        """Return how many offsets a topic's log spans, transaction markers included."""
-        ends = await self._reader.end_offsets(self._partitions(topic))
-        return int(sum(ends.values()))
+    async def invoicing_behind(self) -> int:
+        """Return how many invoicing requests are not handled yet."""
+        return await self._behind(INVOICING_REQUESTS, "meterbook-invoicing")
 
     async def dead_letters(self) -> list[tuple[dict[str, str], bytes | None]]:
         """Return all dead letters of usage: headers without their prefix, and the refused bytes."""
@@ -103,7 +103,8 @@ class KafkaWatch:
         return behind
 
     def _partitions(self, topic: Topic) -> list[TopicPartition]:
-        return [TopicPartition(topic.name, number) for number in range(self._settings.usage_partitions)]
+        count = partitions_of(topic, self._settings)
+        return [TopicPartition(topic.name, number) for number in range(count)]
 
 
 async def read_metric(port: int, name: str, label: str) -> dict[str, float]:
@@ -185,3 +186,10 @@ def read_billing(settings: Settings) -> list[dict[str, Any]]:
     for invoice in invoices:
         invoice["lines"] = [line for line in lines if line["invoice_id"] == invoice["invoice_id"]]
     return invoices
+
+
+def read_limits(settings: Settings) -> dict[tuple[str, str], Decimal]:
+    """Return quota limits by (tenant, meter)."""
+    with psycopg.connect(settings.postgres, row_factory=dict_row) as connection:
+        rows = connection.execute("SELECT tenant_id, meter_id, limit_quantity FROM quota_limits").fetchall()
+    return {(row["tenant_id"], row["meter_id"]): row["limit_quantity"] for row in rows}
