@@ -1,0 +1,125 @@
+"""Invoices as the API shows them, from PostgreSQL and the documents' folder. Reads only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import structlog
+from psycopg_pool import PoolTimeout
+
+from api.ports import Document, DocumentNotReadyError
+from core.errors import NotFoundError, UnavailableError
+from core.period import format_instant
+from runtime.postgres import Connection, Pool
+
+_COLUMNS = """invoice_id, number, tenant_id, subscription_id, status, currency, subtotal, tax, total, amount_paid,
+       total - amount_paid AS amount_due, period_start, period_end, sequence, issued_at, due_at, paid_at"""
+# Keyset paging: the page starts after a known invoice, so rows added meanwhile move nothing.
+_LIST = f"""
+SELECT {_COLUMNS} FROM invoices
+WHERE (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s) AND (%(status)s::text IS NULL OR status = %(status)s)
+  AND (%(start)s::timestamptz IS NULL OR (period_start, invoice_id) < (%(start)s, %(after)s))
+ORDER BY period_start DESC, invoice_id DESC LIMIT %(limit)s
+"""  # noqa: S608 - only constant text is put in
+_FIND = f"SELECT {_COLUMNS} FROM invoices WHERE invoice_id = %s"  # noqa: S608 - only constant text is put in
+_LINES = """
+SELECT position, item_key, charge_id, kind, description, meter_id, dimensions, quantity, unit, unit_amount,
+       exact_amount, amount, corrects_invoice
+FROM invoice_lines WHERE invoice_id = %s ORDER BY position
+"""
+_DOCUMENT = """
+SELECT i.invoice_id, i.number, d.location, d.sha256
+FROM invoices i LEFT JOIN invoice_documents d ON d.invoice_id = i.invoice_id AND d.media_type = %s
+WHERE i.invoice_id = %s
+"""
+log = structlog.get_logger()
+
+
+class PostgresInvoices:
+    """Implements `api.ports.InvoiceBook`; `documents` is the folder that rendered invoices live in."""
+
+    def __init__(self, pool: Pool, documents: Path) -> None:
+        self._pool, self._documents = pool, documents
+
+    async def list_invoices(
+        self, *, tenant: str | None, status: str | None, limit: int, starting_after: str | None
+    ) -> list[dict[str, Any]]:
+        """Return up to `limit` invoices, newest period first."""
+        start = None
+        async with self._connection() as connection:
+            if starting_after is not None:
+                row = await (
+                    await connection.execute(
+                        "SELECT period_start FROM invoices WHERE invoice_id = %s", (starting_after,)
+                    )
+                ).fetchone()
+                if row is None:
+                    raise NotFoundError(f"no invoice {starting_after!r} to start after")
+                start = row["period_start"]
+            values = {"tenant": tenant, "status": status, "start": start, "after": starting_after, "limit": limit}
+            rows = await (await connection.execute(_LIST.encode(), values)).fetchall()
+        return [_readable(row) for row in rows]
+
+    async def find_invoice(self, invoice_id: str) -> dict[str, Any]:
+        """Return an invoice with its lines."""
+        async with self._connection() as connection:
+            row = await (await connection.execute(_FIND.encode(), (invoice_id,))).fetchone()
+            if row is None:
+                raise NotFoundError(f"no invoice {invoice_id!r}")
+            lines = await (await connection.execute(_LINES, (invoice_id,))).fetchall()
+        return {**_readable(row), "lines": [_readable(line) for line in lines]}
+
+    async def find_document(self, invoice_id: str, media_type: str) -> Document:
+        """Return the rendered invoice from the documents' folder."""
+        async with self._connection() as connection:
+            row = await (await connection.execute(_DOCUMENT, (media_type, invoice_id))).fetchone()
+        if row is None:
+            raise NotFoundError(f"no invoice {invoice_id!r}")
+        if row["location"] is None:
+            raise DocumentNotReadyError(f"invoice {invoice_id} is not rendered as {media_type} yet")
+        content = await asyncio.to_thread(self._load, row["location"])
+        if content is None:
+            log.error("document.missing", invoice_id=invoice_id, location=row["location"])
+            raise DocumentNotReadyError(f"the document of invoice {invoice_id} is not at hand")
+        name = "".join(
+            char for char in row["number"] or invoice_id if char.isascii() and (char.isalnum() or char in "-_")
+        )
+        return Document(content, row["sha256"], f"{name}.pdf")
+
+    async def check(self) -> None:
+        """Return when PostgreSQL answers; raises otherwise."""
+        async with self._connection() as connection:
+            await connection.execute("SELECT 1")
+
+    def _load(self, location: str) -> bytes | None:
+        folder = self._documents.resolve()
+        path = (folder / location.removeprefix("file://")).resolve()
+        # Whatever the row says, nothing outside of the folder is ever sent.
+        if not path.is_relative_to(folder) or not path.is_file():
+            return None
+        return path.read_bytes()
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        try:
+            async with self._pool.connection(timeout=3) as connection:
+                yield connection
+        except (psycopg.OperationalError, PoolTimeout, OSError) as error:
+            raise UnavailableError("invoices cannot be read now") from error
+
+
+def _readable(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: _text(value) for name, value in row.items()}
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    return format_instant(value) if isinstance(value, datetime) else value

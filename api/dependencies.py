@@ -1,0 +1,43 @@
+"""Everything the app needs, in one value that the entry point builds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+from api.ports import (
+    InvoiceBook,
+    LimitBook,
+    QuotaView,
+    ReadinessCheck,
+    RegistrySource,
+    UsagePublisher,
+    WebhookReceiver,
+)
+from core.clock import Clock
+from core.usage_event import IngestLimits
+
+
+def make_uuid() -> str:
+    """Return a fresh id for an event that came without one."""
+    return str(uuid4())
+
+
+@dataclass(frozen=True)
+class Dependencies:
+    """Ports and bounds. `check_seconds` bounds each readiness check, `body_max_bytes` any request's body."""
+
+    registry: RegistrySource
+    publisher: UsagePublisher
+    quotas: QuotaView
+    limits: LimitBook
+    invoices: InvoiceBook
+    stripe_webhooks: WebhookReceiver
+    checks: Mapping[str, ReadinessCheck]
+    clock: Clock
+    ingest_limits: IngestLimits = field(default_factory=IngestLimits)
+    batch_max_events: int = 1_000
+    body_max_bytes: int = 10_000_000
+    check_seconds: float = 2.0
+    make_id: Callable[[], str] = make_uuid

@@ -1,0 +1,1 @@
+"""How requests become usage events and readings become answers: pure, no I/O, no clock."""

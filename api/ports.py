@@ -1,0 +1,107 @@
+"""What the API needs of the outside. Stages stay strangers: whoever takes webhooks in comes as a `WebhookReceiver`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from api.domain.quota_answer import Limit, QuotaReading
+from core.errors import NotFoundError, UnavailableError
+from core.meters import Registry
+
+
+class NotConfirmedError(UnavailableError):
+    """The broker did not confirm in time. Nothing is promised; sending the same ids again is safe."""
+
+    code = "not_confirmed"
+
+
+class OverloadedError(UnavailableError):
+    """More is waiting for the broker than may wait; try again."""
+
+    code = "overloaded"
+
+
+class DocumentNotReadyError(NotFoundError):
+    """The invoice has not been rendered in this form yet."""
+
+    code = "document_not_ready"
+
+
+class RegistrySource(Protocol):
+    """The tenants and meters that events are judged by."""
+
+    async def current(self) -> Registry:
+        """Return the registry, a few seconds old at most; `UnavailableError` if none could be read yet."""
+        ...
+
+    async def newest(self) -> Registry:
+        """Return a registry that knows all that was committed before the call, for a second look at a refusal."""
+        ...
+
+
+class UsagePublisher(Protocol):
+    """Puts usage on `usage.events`."""
+
+    async def publish(self, records: Sequence[tuple[str, bytes]]) -> None:
+        """Publish (tenant, value) records and return when the broker has confirmed all of them.
+
+        Raises `NotConfirmedError` or `OverloadedError`.
+        """
+        ...
+
+
+class QuotaView(Protocol):
+    """Live quotas."""
+
+    async def read(self, tenant: str, meters: Sequence[str], period: str) -> list[QuotaReading]:
+        """Return one reading per meter, in order; `UnavailableError` if the view does not answer."""
+        ...
+
+
+class LimitBook(Protocol):
+    """Limits of tenants by meter."""
+
+    async def limits_of(self, tenant: str) -> Mapping[str, Limit]:
+        """Return meter -> limit; may be a few seconds old."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A rendered invoice."""
+
+    content: bytes
+    sha256: str
+    filename: str
+
+
+class InvoiceBook(Protocol):
+    """Invoices as issued. Amounts and quantities in the answers are decimal strings."""
+
+    async def list_invoices(
+        self, *, tenant: str | None, status: str | None, limit: int, starting_after: str | None
+    ) -> list[dict[str, Any]]:
+        """Return up to `limit` invoices, newest first; `NotFoundError` if `starting_after` names none."""
+        ...
+
+    async def find_invoice(self, invoice_id: str) -> dict[str, Any]:
+        """Return an invoice with its lines; `NotFoundError`."""
+        ...
+
+    async def find_document(self, invoice_id: str, media_type: str) -> Document:
+        """Return the rendered invoice; `NotFoundError` if there is no invoice, `DocumentNotReadyError` if no file."""
+        ...
+
+
+class WebhookReceiver(Protocol):
+    """Takes signed webhooks of a payment provider in."""
+
+    async def receive(self, body: bytes, signature: str | None) -> None:
+        """Keep the webhook; `InvalidInputError` if it is not the provider's, `UnavailableError` to have it again."""
+        ...
+
+
+# Returns when the dependency answers, raises whatever when it does not.
+ReadinessCheck = Callable[[], Awaitable[None]]

@@ -1,0 +1,130 @@
+"""Runs the HTTP API as a process, or beside others in one: wires stages and stores into `api.create_app`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+
+import httpx2
+import structlog
+import uvicorn
+
+from api.adapters.kafka_publisher import KafkaPublisher
+from api.adapters.postgres_invoices import PostgresInvoices
+from api.adapters.postgres_limits import PostgresLimits
+from api.adapters.redis_quotas import RedisQuotas
+from api.adapters.registry_source import CachedRegistrySource
+from api.application import create_app
+from api.dependencies import Dependencies
+from api.ports import ReadinessCheck
+from core.clock import Clock, SystemClock
+from core.usage_event import IngestLimits
+from payments.adapters.postgres_store import PostgresPayments
+from payments.ports import WebhookInbox
+from payments.receive_webhook import receive_webhook
+from runtime.clickhouse import connection_arguments
+from runtime.postgres import Pool, create_pool
+from runtime.registry import RegistryCache
+from runtime.settings import Settings
+
+_DRAIN_SECONDS = 10
+log = structlog.get_logger()
+
+
+class StripeWebhooks:
+    """Hands the API's Stripe webhooks to payments; implements `api.ports.WebhookReceiver`."""
+
+    def __init__(self, settings: Settings, inbox: WebhookInbox, clock: Clock) -> None:
+        self._secrets = [secret.get_secret_value() for secret in settings.stripe_webhook_secrets]
+        self._inbox, self._clock = inbox, clock
+
+    async def receive(self, body: bytes, signature: str | None) -> None:
+        """Verify and keep one webhook."""
+        await receive_webhook(body, signature, secrets=self._secrets, inbox=self._inbox, clock=self._clock)
+
+
+async def run(settings: Settings, stop: asyncio.Event) -> None:
+    """Serve until `stop` is set; open requests get ten seconds to end."""
+    async with open_dependencies(settings) as dependencies:
+        server = _Server(
+            uvicorn.Config(
+                create_app(dependencies),
+                host=settings.api_host,
+                port=settings.api_port,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                date_header=False,
+                lifespan="off",
+                timeout_graceful_shutdown=_DRAIN_SECONDS,
+            )
+        )
+        serving = asyncio.create_task(server.serve(), name="api-server")
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        server.should_exit = True
+        await serving
+
+
+@asynccontextmanager
+async def open_dependencies(settings: Settings) -> AsyncIterator[Dependencies]:
+    """Open everything the API needs; stores that are away are waited for by requests, not by the start."""
+    clock = SystemClock()
+    async with AsyncExitStack() as stack:
+        pool = create_pool(settings)
+        await pool.open(wait=False)
+        stack.push_async_callback(pool.close)
+        publisher = KafkaPublisher(settings)
+        await publisher.open()
+        stack.push_async_callback(publisher.close)
+        quotas = RedisQuotas(settings)
+        stack.push_async_callback(quotas.close)
+        http = await stack.enter_async_context(httpx2.AsyncClient(follow_redirects=False, timeout=2.0))
+        invoices = PostgresInvoices(pool, settings.documents)
+        yield Dependencies(
+            registry=_registry(settings, pool, clock),
+            publisher=publisher,
+            quotas=quotas,
+            limits=PostgresLimits(pool),
+            invoices=invoices,
+            stripe_webhooks=StripeWebhooks(settings, PostgresPayments(pool), clock),
+            checks={
+                "kafka": publisher.check,
+                "redis": quotas.check,
+                "postgres": invoices.check,
+                "clickhouse": _clickhouse_check(settings, http),
+            },
+            clock=clock,
+            ingest_limits=IngestLimits(
+                max_bytes=settings.event_max_bytes,
+                max_ahead_us=settings.event_max_ahead_seconds * 1_000_000,
+                max_age_us=settings.event_max_age_days * 86_400 * 1_000_000,
+            ),
+            batch_max_events=settings.batch_max_events,
+        )
+
+
+def _registry(settings: Settings, pool: Pool, clock: Clock) -> CachedRegistrySource:
+    seconds = settings.registry_refresh_seconds
+    return CachedRegistrySource(RegistryCache(pool, clock, refresh_seconds=seconds), clock, refresh_seconds=seconds)
+
+
+def _clickhouse_check(settings: Settings, http: httpx2.AsyncClient) -> ReadinessCheck:
+    arguments = connection_arguments(settings)
+    scheme = "https" if arguments["secure"] else "http"
+
+    async def check() -> None:
+        (await http.get(f"{scheme}://{arguments['host']}:{arguments['port']}/ping")).raise_for_status()
+
+    return check
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn that leaves signals to the process: several servers and consumers share it."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture nothing."""
+        yield

@@ -1,0 +1,157 @@
+"""Fixtures of the API: the app on fakes that remember, for what needs no store, and the real process elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import httpx2
+import pytest
+
+from api.application import create_app
+from api.dependencies import Dependencies
+from api.domain.quota_answer import Limit, QuotaReading
+from api.ports import Document, DocumentNotReadyError
+from core.clock import ManualClock
+from core.errors import NotFoundError
+from core.meters import Meter, Registry
+from core.usage_event import IngestLimits
+
+NOW = datetime(2026, 10, 20, 12, 0, tzinfo=UTC)
+METERS = (
+    Meter("api_requests", "request", "api.request", "sum", "requests", ("endpoint", "method")),
+    Meter("agent_executions", "execution", "agent.execution", "count", None, ("agent_type",)),
+    Meter("llm_input_tokens", "token", "llm.completion", "sum", "input_tokens", ("model",)),
+)
+
+
+@dataclass
+class MemoryRegistry:
+    """A registry whose newest reading may know more than the current one."""
+
+    known: Registry = field(default_factory=lambda: Registry.of(["acme", "globex"], METERS))
+    later: Registry | None = None
+    looks: int = 0
+
+    async def current(self) -> Registry:
+        return self.known
+
+    async def newest(self) -> Registry:
+        self.looks += 1
+        return self.later or self.known
+
+
+@dataclass
+class MemoryPublisher:
+    """Remembers what was published; raises `failure` instead if there is one."""
+
+    records: list[tuple[str, bytes]] = field(default_factory=list)
+    failure: Exception | None = None
+
+    async def publish(self, records: Sequence[tuple[str, bytes]]) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.records.extend(records)
+
+
+@dataclass
+class MemoryQuotas:
+    fields: dict[tuple[str, str, str], dict[str, str]] = field(default_factory=dict)
+    freshness: dict[str, int] = field(default_factory=dict)
+    stale: bool = False
+    failure: Exception | None = None
+
+    async def read(self, tenant: str, meters: Sequence[str], period: str) -> list[QuotaReading]:
+        if self.failure is not None:
+            raise self.failure
+        return [QuotaReading(self.fields.get((tenant, m, period), {}), self.freshness, self.stale) for m in meters]
+
+
+@dataclass
+class MemoryLimits:
+    limits: dict[str, dict[str, Limit]] = field(
+        default_factory=lambda: {"acme": {"api_requests": Limit(Decimal(1000), hard=False)}}
+    )
+
+    async def limits_of(self, tenant: str) -> Mapping[str, Limit]:
+        return self.limits.get(tenant, {})
+
+
+@dataclass
+class MemoryInvoices:
+    invoices: list[dict[str, Any]] = field(default_factory=list)
+    asked: list[dict[str, Any]] = field(default_factory=list)
+    documents: dict[str, bytes] = field(default_factory=dict)
+
+    async def list_invoices(self, **asked: Any) -> list[dict[str, Any]]:
+        self.asked.append(asked)
+        return self.invoices[: asked["limit"]]
+
+    async def find_invoice(self, invoice_id: str) -> dict[str, Any]:
+        for invoice in self.invoices:
+            if invoice["invoice_id"] == invoice_id:
+                return invoice
+        raise NotFoundError(f"no invoice {invoice_id!r}")
+
+    async def find_document(self, invoice_id: str, media_type: str) -> Document:
+        await self.find_invoice(invoice_id)
+        if invoice_id not in self.documents:
+            raise DocumentNotReadyError(f"invoice {invoice_id} is not rendered")
+        return Document(self.documents[invoice_id], "00ff", f"{invoice_id}.pdf")
+
+
+@dataclass
+class MemoryWebhooks:
+    received: list[tuple[bytes, str | None]] = field(default_factory=list)
+    failure: Exception | None = None
+
+    async def receive(self, body: bytes, signature: str | None) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.received.append((body, signature))
+
+
+@dataclass
+class Fakes:
+    registry: MemoryRegistry = field(default_factory=MemoryRegistry)
+    publisher: MemoryPublisher = field(default_factory=MemoryPublisher)
+    quotas: MemoryQuotas = field(default_factory=MemoryQuotas)
+    limits: MemoryLimits = field(default_factory=MemoryLimits)
+    invoices: MemoryInvoices = field(default_factory=MemoryInvoices)
+    webhooks: MemoryWebhooks = field(default_factory=MemoryWebhooks)
+    checks: dict[str, Any] = field(default_factory=dict)
+    clock: ManualClock = field(default_factory=lambda: ManualClock(NOW))
+
+    def dependencies(self) -> Dependencies:
+        return Dependencies(
+            registry=self.registry,
+            publisher=self.publisher,
+            quotas=self.quotas,
+            limits=self.limits,
+            invoices=self.invoices,
+            stripe_webhooks=self.webhooks,
+            checks=self.checks,
+            clock=self.clock,
+            ingest_limits=IngestLimits(max_bytes=4_096),
+            batch_max_events=100,
+            body_max_bytes=200_000,
+            check_seconds=0.2,
+            make_id=lambda: "made-here",
+        )
+
+
+@pytest.fixture
+def fakes() -> Fakes:
+    return Fakes()
+
+
+@pytest.fixture
+async def client(fakes: Fakes) -> AsyncIterator[httpx2.AsyncClient]:
+    app = create_app(replace(fakes.dependencies()))
+    # Errors come back as the caller would see them, not as exceptions in the test.
+    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://api.invalid") as client:
+        yield client

@@ -1,0 +1,198 @@
+"""Quotas, invoices, webhooks and operations over HTTP, on fakes."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+
+import httpx2
+import pytest
+
+from api.domain.quota_answer import Limit
+from api.ports import NotConfirmedError
+from core.errors import BrokenInvariantError, Fault, InvalidInputError, UnavailableError
+from tests.api.conftest import Fakes
+from tests.api.test_bad_input import assert_refused
+
+CURRENT = "/api/v1/usage/current"
+
+
+async def test_a_quota_adds_up_its_partitions_exactly(client: httpx2.AsyncClient, fakes: Fakes) -> None:
+    fakes.quotas.fields["acme", "api_requests", "2026-10"] = {
+        "q0": "0.1", "n0": "1", "v0": "7", "q3": "804.200000000001", "n3": "12", "v3": "9", "at": "1792497540000",
+    }  # fmt: skip
+    fakes.quotas.freshness = {"0": 1_792_497_590_000, "1": 1_700_000_000_000, "3": 1_792_497_595_000}
+    answer = await client.get(CURRENT, params={"tenant_id": "acme", "meter": "api_requests"})
+    assert answer.json() == {
+        "tenant_id": "acme",
+        "meter": "api_requests",
+        "unit": "request",
+        "period": "2026-10",
+        "used": "804.300000000001",
+        "limit": "1000",
+        "remaining": "195.699999999999",
+        "percent": "80.43",
+        "hard": False,
+        "events": 13,
+        "as_of": "2026-10-20T11:59:50Z",
+        "stale": False,
+    }
+
+
+async def test_a_quota_nobody_used_is_zero_and_without_a_limit_says_so(
+    client: httpx2.AsyncClient, fakes: Fakes
+) -> None:
+    answer = await client.get(CURRENT, params={"tenant_id": "globex", "meter": "agent_executions"})
+    found = answer.json()
+    assert (found["used"], found["events"], found["as_of"]) == ("0", 0, None)
+    assert (found["limit"], found["remaining"], found["percent"], found["hard"]) == (None, None, None, None)
+
+
+async def test_all_meters_come_as_a_list(client: httpx2.AsyncClient, fakes: Fakes) -> None:
+    answer = (await client.get(CURRENT, params={"tenant_id": "acme"})).json()
+    assert [found["meter"] for found in answer["data"]] == ["api_requests", "agent_executions", "llm_input_tokens"]
+    assert (answer["tenant_id"], answer["period"]) == ("acme", "2026-10")
+
+
+async def test_overuse_has_nothing_remaining_and_a_zero_limit_is_full_at_once(
+    client: httpx2.AsyncClient, fakes: Fakes
+) -> None:
+    fakes.quotas.fields["acme", "api_requests", "2026-10"] = {"q0": "1250"}
+    over = (await client.get(CURRENT, params={"tenant_id": "acme", "meter": "api_requests"})).json()
+    assert (over["remaining"], over["percent"]) == ("0", "125.00")
+    fakes.limits.limits["acme"]["api_requests"] = Limit(Decimal(0), hard=True)
+    none = (await client.get(CURRENT, params={"tenant_id": "acme", "meter": "api_requests"})).json()
+    assert (none["percent"], none["hard"]) == ("100.00", True)
+
+
+async def test_nearly_all_is_never_said_to_be_all(client: httpx2.AsyncClient, fakes: Fakes) -> None:
+    fakes.quotas.fields["acme", "api_requests", "2026-10"] = {"q0": "999.999999"}
+    found = (await client.get(CURRENT, params={"tenant_id": "acme", "meter": "api_requests"})).json()
+    assert found["percent"] == "99.99"
+
+
+async def test_an_hour_is_a_period_without_a_limit(client: httpx2.AsyncClient, fakes: Fakes) -> None:
+    fakes.quotas.fields["acme", "api_requests", "2026-10-20T11"] = {"q0": "5"}
+    params = {"tenant_id": "acme", "meter": "api_requests", "period": "2026-10-20T11"}
+    found = (await client.get(CURRENT, params=params)).json()
+    assert (found["used"], found["limit"]) == ("5", None)
+
+
+async def test_a_wiped_view_is_marked_stale_and_a_missing_one_is_503(client: httpx2.AsyncClient, fakes: Fakes) -> None:
+    fakes.quotas.stale = True
+    assert (await client.get(CURRENT, params={"tenant_id": "acme", "meter": "api_requests"})).json()["stale"] is True
+    fakes.quotas.failure = UnavailableError("live quotas cannot be read now")
+    answer = await client.get(CURRENT, params={"tenant_id": "acme"})
+    assert_refused(answer, 503, "unavailable")
+    assert answer.headers["retry-after"]
+
+
+async def test_invoices_come_in_pages(client: httpx2.AsyncClient, fakes: Fakes) -> None:
+    fakes.invoices.invoices = [{"invoice_id": f"inv_{n}", "total": "1.00"} for n in range(3)]
+    url = "/api/v1/invoices"
+    page = (await client.get(url, params={"tenant_id": "acme", "limit": 2, "status": "paid"})).json()
+    assert ([found["invoice_id"] for found in page["data"]], page["has_more"]) == (["inv_0", "inv_1"], True)
+    assert fakes.invoices.asked == [{"tenant": "acme", "status": "paid", "limit": 3, "starting_after": None}]
+    whole = (await client.get(url, params={"limit": 3, "starting_after": "inv_9"})).json()
+    assert (len(whole["data"]), whole["has_more"]) == (3, False)
+
+
+@pytest.mark.parametrize(
+    ("accept", "is_pdf"),
+    [
+        ("application/pdf", True),
+        ("application/pdf, application/json;q=0.5", True),
+        ("application/json, application/pdf", False),
+        ("*/*", False),
+        ("text/html,application/xhtml+xml,*/*;q=0.8", False),
+    ],
+)
+async def test_an_invoice_is_json_or_pdf_as_asked(
+    accept: str, is_pdf: bool, client: httpx2.AsyncClient, fakes: Fakes
+) -> None:
+    fakes.invoices.invoices = [{"invoice_id": "inv_1", "total": "1.00"}]
+    fakes.invoices.documents = {"inv_1": b"%PDF-1.7"}
+    answer = await client.get("/api/v1/invoices/inv_1", headers={"accept": accept})
+    assert answer.headers["content-type"] == ("application/pdf" if is_pdf else "application/json")
+    assert answer.content.startswith(b"%PDF") is is_pdf
+    if is_pdf:
+        assert answer.headers["content-disposition"] == 'inline; filename="inv_1.pdf"'
+
+
+async def test_a_document_that_is_not_rendered_yet_says_so(client: httpx2.AsyncClient, fakes: Fakes) -> None:
+    fakes.invoices.invoices = [{"invoice_id": "inv_1"}]
+    answer = await client.get("/api/v1/invoices/inv_1", headers={"accept": "application/pdf"})
+    assert_refused(answer, 404, "document_not_ready")
+
+
+@pytest.mark.parametrize("url", ["/api/v1/webhooks/stripe", "/webhooks/stripe"])
+async def test_a_webhooks_raw_bytes_are_handed_over(url: str, client: httpx2.AsyncClient, fakes: Fakes) -> None:
+    body = b'{ "id" :"evt_1" }'
+    answer = await client.post(url, content=body, headers={"stripe-signature": "t=1,v1=aa"})
+    assert answer.status_code == 200
+    assert fakes.webhooks.received == [(body, "t=1,v1=aa")]
+    await client.post(url, content=body)
+    assert fakes.webhooks.received[1] == (body, None)
+
+
+async def test_a_webhook_that_is_not_signed_is_400_and_an_outage_503(client: httpx2.AsyncClient, fakes: Fakes) -> None:
+    fakes.webhooks.failure = InvalidInputError([Fault("invalid_signature", "does not fit")])
+    assert_refused(await client.post("/api/v1/webhooks/stripe", content=b"{}"), 400, "invalid_signature")
+    fakes.webhooks.failure = UnavailableError("the inbox is away")
+    assert_refused(await client.post("/api/v1/webhooks/stripe", content=b"{}"), 503, "unavailable")
+
+
+async def test_health_asks_nobody_and_ready_names_what_is_down(client: httpx2.AsyncClient, fakes: Fakes) -> None:
+    async def up() -> None:
+        return None
+
+    async def down() -> None:
+        raise OSError("refused")
+
+    async def hangs() -> None:
+        await asyncio.Event().wait()
+
+    fakes.checks.update({"redis": up, "postgres": up})
+    ready = await client.get("/ready")
+    assert (ready.status_code, ready.json()["checks"]) == (200, {"redis": "up", "postgres": "up"})
+    fakes.checks.update({"kafka": down, "clickhouse": hangs})
+    problem = assert_refused(await client.get("/ready"), 503, "not_ready")
+    assert problem["checks"] == {"redis": "up", "postgres": "up", "kafka": "down", "clickhouse": "down"}
+    assert (await client.get("/health")).json() == {"status": "ok"}
+
+
+async def test_what_broke_here_is_500_without_its_inside(client: httpx2.AsyncClient, fakes: Fakes) -> None:
+    for failure in (RuntimeError("password=hunter2"), BrokenInvariantError("password=hunter2")):
+        fakes.quotas.failure = failure
+        answer = await client.get(CURRENT, params={"tenant_id": "acme"})
+        assert_refused(answer, 500, "internal_error")
+        assert "hunter2" not in answer.text
+
+
+async def test_metrics_count_by_route_and_a_scanner_adds_no_label(client: httpx2.AsyncClient, fakes: Fakes) -> None:
+    await client.get("/health")
+    await client.get("/api/v1/invoices/inv_1")
+    await client.get("/wp-admin/setup.php")
+    await client.request("PROPFIND", "/x")
+    fakes.publisher.failure = NotConfirmedError()
+    text = (await client.get("/metrics")).text
+    assert 'billing_api_requests_total{endpoint="/health",method="GET",status="200"}' in text
+    assert 'endpoint="/api/v1/invoices/{invoice_id}",method="GET",status="404"' in text
+    assert 'endpoint="unmatched",method="GET",status="404"' in text
+    assert "wp-admin" not in text
+    assert "PROPFIND" not in text
+
+
+async def test_openapi_describes_every_endpoint(client: httpx2.AsyncClient) -> None:
+    paths = (await client.get("/openapi.json")).json()["paths"]
+    assert set(paths) == {
+        "/api/v1/usage", "/api/v1/usage/batch", "/api/v1/usage/current", "/api/v1/invoices",
+        "/api/v1/invoices/{invoice_id}", "/api/v1/webhooks/stripe", "/health", "/ready",
+    }  # fmt: skip
+    assert "application/cloudevents+json" in paths["/api/v1/usage"]["post"]["requestBody"]["content"]
+    assert (await client.get("/docs")).status_code == 200
+
+
+async def test_every_answer_has_its_own_request_id(client: httpx2.AsyncClient) -> None:
+    ids = {(await client.get(url)).headers["request-id"] for url in ("/health", "/health", "/nothing")}
+    assert len(ids) == 3
