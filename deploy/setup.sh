@@ -23,7 +23,7 @@ else
   "$VENV/bin/pip" install --disable-pip-version-check --require-hashes -r requirements.lock \
     || stop "the dependencies could not be installed; is a Python package index reachable? (pip's settings apply)"
 fi
-"$VENV/bin/pip" install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+"$VENV/bin/pip" install --quiet --disable-pip-version-check --no-deps --no-build-isolation --config-settings editable_mode=compat --editable .
 
 say "looking for system libraries"
 "$VENV/bin/python" - <<'PY' || exit 1

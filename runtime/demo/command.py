@@ -33,9 +33,14 @@ def demo(
     from runtime.demo.report import print_report, summarize
     from runtime.demo.run_demo import Demo, DemoOptions, check_home
     from runtime.demo.scenario import build_scenario
+    from runtime.logs import configure_logs
+    from runtime.settings import load_settings
 
     # With --json, standard output belongs to the summary; what a person reads goes to standard error.
     console = Console(stderr=as_json)
+    if not console.is_terminal:
+        console = Console(stderr=as_json, width=120)
+    configure_logs(load_settings(log_level="WARNING", log_json=False), "demo")
     check_home(home)
     usage = read_azure_trace(trace) if trace else build_scenario(datetime.now(UTC), seed)
     options = DemoOptions(

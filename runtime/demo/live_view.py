@@ -76,13 +76,16 @@ class LiveView:
             return
         self._shown += 1
         if self._shown % _PLAIN_EVERY == 1:
-            self._console.print(
+            self._line(
                 f"  sent {picture.sent:>8,}  counted {counted:>8,}  {self._rate():>7,}/s  "
                 f"behind: meter {picture.lag.meter:,} quota {picture.lag.quota:,} warehouse {picture.lag.warehouse:,}"
             )
         for alert in picture.alerts[self._alerts_told :]:
-            self._console.print(f"  alert: {alert}")
+            self._line(f"  alert: {alert}")
         self._alerts_told = len(picture.alerts)
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True)
 
     def _rate(self) -> int:
         if len(self._counted) < 2:

@@ -307,7 +307,7 @@ class Demo:
     async def _invoice(self, settings: Settings, fleet: Fleet) -> list[dict[str, Any]]:
         self._say(f"period over: invoicing {', '.join(self._usage.months)}")
         for month in self._usage.months:
-            await request_invoices(settings, month)
+            await request_invoices(settings, month, None, wait_seconds=60)
 
         async def done() -> bool:
             invoices = await asyncio.to_thread(observe.read_billing, settings)
@@ -321,7 +321,7 @@ class Demo:
 
     async def _run_again(self, settings: Settings, fleet: Fleet, invoices: int, charges: int) -> Check:
         for month in self._usage.months:
-            await request_invoices(settings, month)
+            await request_invoices(settings, month, None, wait_seconds=60)
         async with observe.KafkaWatch(settings) as watch:
 
             async def handled() -> bool:
@@ -357,7 +357,7 @@ class Demo:
             await asyncio.sleep(0.25)
 
     def _say(self, line: str, style: str = "") -> None:
-        self._console.print(line, style=style, highlight=False)
+        self._console.print(line, style=style, highlight=False, soft_wrap=True)
 
     def _mark(self, step: str) -> None:
         self._seconds[step] = time.monotonic() - self._began - sum(self._seconds.values())
