@@ -69,6 +69,9 @@ class Lease:
     def apply(self, database: str, settings: Mapping[str, str]) -> None:
         """Make the database current and set the settings, both for this request only."""
         self._query(f"USE {_quoted(database or (self._session.database if self._session else 'default'), '`')}")
+        if self._session is not None:
+            # A connection that was made read-only stays so; the front has seen to it that this statement only reads.
+            settings = {name: value for name, value in settings.items() if name != "readonly"}
         if not settings:
             return
         if self._session is not None:

@@ -12,7 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from runtime.stack.clickhouse.exceptions import INTO_OUTFILE_NOT_ALLOWED, SYNTAX_ERROR, ClickHouseError
+from runtime.stack.clickhouse.exceptions import (
+    INTO_OUTFILE_NOT_ALLOWED,
+    NOT_IMPLEMENTED,
+    SYNTAX_ERROR,
+    ClickHouseError,
+)
 
 _TOKEN = re.compile(
     rb"""
@@ -136,7 +141,7 @@ def _parse_insert(text: bytes) -> Statement | None:
                 if name is None or name.kind != "word" or name.end == len(text):
                     return None  # the name itself may go on in what was not read yet
                 if selects:
-                    return Statement(Kind.OTHER, b"INSERT", text)
+                    return None
                 return Statement(
                     Kind.INSERT, b"INSERT", text[: token.start], b"", name.text.decode(), _data_after(text, name.end)
                 )
@@ -151,6 +156,9 @@ def _insert_without_format(text: bytes, default_format: str) -> Statement:
         tokens.pop()
     top = [token for token in tokens if token.depth == 0]
     if any(token.word in (b"SELECT", b"WITH") for token in top):
+        if any(one.word == b"INPUT" and two.text == b"(" for one, two in itertools.pairwise(tokens)):
+            # The embedded engine takes such a statement and stores nothing, without a word.
+            raise ClickHouseError(NOT_IMPLEMENTED, "INSERT ... SELECT ... FROM input() is not supported here")
         return Statement(Kind.OTHER, b"INSERT", text[: tokens[-1].end])
     if len(top) > 2 and top[-2].word == b"FORMAT" and top[-1].kind == "word":
         return Statement(Kind.INSERT, b"INSERT", text[: top[-2].start], b"", top[-1].text.decode(), b"")

@@ -1,0 +1,1 @@
+"""Tests of the embedded stack: its engines, their processes and ClickHouse's HTTP interface."""
