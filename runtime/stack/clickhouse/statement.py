@@ -30,6 +30,8 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+# What may stand between a format's name and the end of its line.
+_BLANKS = b" \t\r;"
 _OPENING, _CLOSING = b"([{", b")]}"
 # Statements whose result set a client reads; the others answer with nothing or one short block.
 _RESULT_WORDS = frozenset(
@@ -134,12 +136,17 @@ def _parse_insert(text: bytes) -> Statement | None:
         if token.depth == 0:
             if token.word in (b"SELECT", b"WITH"):
                 selects = True
-            elif token.word == b"VALUES" and not selects and previous not in (b"INTO", b"TABLE", b"."):
+            elif (
+                token.word == b"VALUES"
+                and token.end < len(text)
+                and not selects
+                and previous not in (b"INTO", b"TABLE", b".")
+            ):
                 return Statement(Kind.INSERT, b"INSERT", text[: token.start], b"", "Values", text[token.end :])
             elif token.word == b"FORMAT" and previous not in (b"INTO", b"TABLE", b"."):
                 name = next(tokens, None)
-                if name is None or name.kind != "word" or name.end == len(text):
-                    return None  # the name itself may go on in what was not read yet
+                if name is None or name.kind != "word" or not text[name.end :].strip(_BLANKS):
+                    return None  # the name, or the line that it stands on, may go on in what was not read yet
                 if selects:
                     return None
                 return Statement(
@@ -167,11 +174,8 @@ def _insert_without_format(text: bytes, default_format: str) -> Statement:
 
 def _data_after(text: bytes, position: int) -> bytes:
     """What follows the format's name: blanks and one line's end belong to the statement, all else to the data."""
-    while text[position : position + 1] in (b" ", b"\t", b"\r", b";") and position < len(text):
-        position += 1
-    if text[position : position + 1] == b"\n":
-        position += 1
-    return text[position:]
+    data = text[position:].lstrip(_BLANKS)
+    return data.removeprefix(b"\n")
 
 
 def _tokens(text: bytes) -> Iterator[_Token]:
