@@ -10,11 +10,15 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from core.errors import MeterbookError
+
 STOP_SECONDS = 15.0
 
 
-class ProcessDiedError(RuntimeError):
+class ProcessDiedError(MeterbookError):
     """A process of the fleet ended by itself; the message says which, how, and the end of its log."""
+
+    code = "process_died"
 
 
 @dataclass

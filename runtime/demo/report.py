@@ -147,7 +147,7 @@ def _invoiced_by_hour(outcome: Outcome) -> dict[tuple[str, str, str], Decimal]:
     found: dict[tuple[str, str, str], Decimal] = {}
     for invoice in outcome.invoices:
         for line in invoice["lines"]:
-            for hour, quantity in line["evidence"].get("hours", {}).items():
+            for hour, quantity, _ in line["evidence"].get("hours", []):
                 key = (invoice["tenant_id"], line["meter_id"], hour)
                 found[key] = found.get(key, Decimal(0)) + Decimal(quantity)
     return found
