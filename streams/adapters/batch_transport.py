@@ -11,6 +11,7 @@ _create_worker_consumer`, `PartitionRecords._consumer_record`.
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import faust
@@ -123,16 +124,18 @@ class BatchTransport(driver.Transport):  # type: ignore[misc]
     Consumer = BatchConsumer
 
 
-def create_batch_app(name: str, bootstrap: str, *, session_timeout_s: float = 6.0) -> faust.App:
+def create_batch_app(name: str, bootstrap: str, *, folder: Path, session_timeout_s: float = 6.0) -> faust.App:
     """Return a Faust app whose agents get batches and whose state and offsets are kept elsewhere.
 
-    `bootstrap` is `host:port[,host:port]`. The app has no tables, no web server and creates no topics.
+    `bootstrap` is `host:port[,host:port]`. The app has no tables, no web server and creates no topics; Faust insists on
+    a folder all the same, which it makes in `folder`.
     """
     fetcher.PartitionRecords = _LightRecords
     app = faust.App(
         name,
         broker=[f"kafka://{server}" for server in bootstrap.split(",")],
         store="memory://",
+        datadir=folder / name,
         web_enabled=False,
         topic_allow_declare=False,
         topic_disable_leader=True,

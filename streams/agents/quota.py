@@ -92,7 +92,7 @@ class KafkaAnnouncements:
 
 def create_app(settings: Settings) -> faust.App:
     """Return the Faust app of the quota agent."""
-    app = create_batch_app(GROUP, settings.kafka_bootstrap)
+    app = create_batch_app(GROUP, settings.kafka_bootstrap, folder=settings.home / "faust")
     pool = create_pool(settings, max_size=2)
     limits = LimitsCache(pool, settings.registry_refresh_seconds)
     announcements = KafkaAnnouncements(settings)
