@@ -12,6 +12,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ _HEADER = """\
 _LINE = re.compile(r"(?P<group>[\w.-]+):(?P<artifact>[\w.-]+):(?P<version>[\w.-]+) (?P<sha256>[0-9a-f]{64})")
 _AT_ONCE = 8
 _TIMEOUT_SECONDS = 30
+_ABANDONED_SECONDS = 3_600
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +98,17 @@ def provide(
         if jar not in missing:
             _check(folder / jar.file_name, jar)
     if missing:
+        _remove_abandoned(folder)
         with tempfile.TemporaryDirectory(prefix="fetch-", dir=folder) as staging:
             _fetch_all(missing, folder, _maven(Path(staging), repositories, user_cache), progress)
     return [folder / jar.file_name for jar in jars]
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Drop what fetches that were killed have left; those of the last hour may still be going on."""
+    for staging in folder.glob("fetch-*"):
+        if time.time() - staging.stat().st_mtime > _ABANDONED_SECONDS:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def _fetch_all(missing: list[Jar], folder: Path, maven: Any, progress: Callable[[str], None]) -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from runtime.settings import STATE_FILE
 from runtime.stack.errors import HomeNotUsableError
@@ -69,9 +70,9 @@ def write_state(state: StackState) -> None:
             file.write(text + "\n")
             file.flush()
             os.fsync(file.fileno())
-        # Whoever may read the folder may read the addresses: they hold no secret, and mkstemp's 0600 would hide them
-        # from a program of another user.
-        Path(name).chmod(0o644)
+        # mkstemp's 0600 is right for an address with a password; others may be read by whoever may read the folder.
+        if not any(urlsplit(engine.url).password for engine in state.engines.values()):
+            Path(name).chmod(0o644)
         Path(name).replace(state.home / STATE_FILE)
     except BaseException:
         Path(name).unlink(missing_ok=True)

@@ -137,10 +137,10 @@ def _escape(value: str) -> str:
 
 def _jar_folder(home: Path) -> Path:
     """The user's cache where it can be written, so that several homes share one download; else the home itself."""
-    shared = jars.cache_folder()
     try:
+        shared = jars.cache_folder()
         shared.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    except (OSError, RuntimeError):  # RuntimeError: this user has no home folder
         return home / "kafka" / "libs"
     return shared if os.access(shared, os.W_OK) else home / "kafka" / "libs"
 

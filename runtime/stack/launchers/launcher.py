@@ -67,14 +67,18 @@ class Launcher(ABC):
 
     def start(self, progress: Progress = lambda _: None) -> str:
         """Start the engine unless it runs, wait until it answers, return its URL; raises `EngineFailedError`."""
-        if not self.daemon.alive():
+        # One that runs may still end before it answers: it was killed this moment, or its start went wrong.
+        if not (self.daemon.alive() and self._answers_in_time()):
             self.folder.mkdir(parents=True, exist_ok=True)
             self.log.parent.mkdir(parents=True, exist_ok=True)
             self._rotate_log()
             self.prepare(progress)
             progress(f"{self.name}: starting {self.version()}")
             self.daemon.spawn(self.command(), cwd=self.folder, env=self.environment())
-        self._wait_until_it_answers()
+            if not self._answers_in_time():
+                raise EngineFailedError(
+                    f"{self.name} ended while it started; the end of {self.log}:\n{self.daemon.log_tail()}"
+                )
         self.settle()
         progress(f"{self.name}: answers at {self.url}")
         return self.url
@@ -91,19 +95,19 @@ class Launcher(ABC):
         """Whether somebody else listens on one of the engine's ports."""
         return not all(loopback.is_free(port) for port in self.ports.values())
 
-    def _wait_until_it_answers(self) -> None:
+    def _answers_in_time(self) -> bool:
+        """Wait until it answers (true) or has ended (false); raises `EngineFailedError` when it does neither."""
         deadline = time.monotonic() + self.start_seconds
         while not self.answers():
             if not self.daemon.alive():
-                raise EngineFailedError(
-                    f"{self.name} ended while it started; the end of {self.log}:\n{self.daemon.log_tail()}"
-                )
+                return False
             if time.monotonic() > deadline:
                 raise EngineFailedError(
                     f"{self.name} does not answer at {self.url} after {self.start_seconds:.0f} s; "
                     f"the end of {self.log}:\n{self.daemon.log_tail()}"
                 )
             time.sleep(_POLL_SECONDS)
+        return True
 
     def _rotate_log(self) -> None:
         if self.log.exists() and self.log.stat().st_size > _LOG_KEPT_BYTES:
