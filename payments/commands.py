@@ -36,7 +36,8 @@ def set_method(
     try:
         saved = asyncio.run(_set_method(load_settings(), tenant, provider, method))
     except MeterbookError as error:
-        typer.echo(f"{error} [{error.code}]", err=True)
+        # Faults name their own codes.
+        typer.echo(str(error) if isinstance(error, InvalidInputError) else f"{error} [{error.code}]", err=True)
         raise typer.Exit(1) from None
     if as_json:
         fields = ("tenant_id", "provider", "customer_reference", "method_reference")

@@ -29,8 +29,14 @@ _WAITING = Gauge("meterbook_api_waiting_bytes", "Usage that waits for the broker
 class KafkaPublisher:
     """Implements `api.ports.UsagePublisher`; reaches the broker in the background, so the API starts without it."""
 
-    def __init__(self, settings: Settings, *, confirm_seconds: float = _CONFIRM_SECONDS) -> None:
-        self._settings, self._confirm_seconds = settings, confirm_seconds
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        confirm_seconds: float = _CONFIRM_SECONDS,
+        waiting_bytes_max: int = _WAITING_BYTES_MAX,
+    ) -> None:
+        self._settings, self._confirm_seconds, self._waiting_bytes_max = settings, confirm_seconds, waiting_bytes_max
         self._producer: AIOKafkaProducer | None = None
         self._starting: asyncio.Task[None] | None = None
         self._waiting_bytes = 0
@@ -54,7 +60,7 @@ class KafkaPublisher:
         if producer is None:
             raise NotConfirmedError("the broker is not reachable yet; nothing was taken")
         size = sum(len(value) for _, value in records)
-        if self._waiting_bytes + size > _WAITING_BYTES_MAX:
+        if self._waiting_bytes + size > self._waiting_bytes_max:
             raise OverloadedError("too much waits for the broker; nothing was taken")
         self._waiting_bytes += size
         _WAITING.inc(size)

@@ -1,8 +1,8 @@
 """Live quotas in Redis, as the quota agent writes them.
 
-`quota:{<tenant>}:<meter>:<period>` is a hash with `q<partition>` quantity (decimal text), `n<partition>` events and
-`v<partition>` version; `meterbook:freshness` holds each partition's progress; `meterbook:quotas:epoch` is missing after
-a wipe, until the agent has rebuilt everything.
+`quota:{<tenant>}:<meter>:<period>` is a hash with `q<partition>:<segment>` quantity (decimal text), `n…` events and
+`v…` version; `meterbook:freshness` holds each partition's progress. `meterbook:quotas:epoch` has a field per partition
+whose totals are there: after a wipe they are missing until the agent has filled Redis again.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class RedisQuotas:
     """Implements `api.ports.QuotaView`."""
 
     def __init__(self, settings: Settings) -> None:
+        self._partitions = {f"p{number}" for number in range(settings.usage_partitions)}
         self._client: Any = redis.asyncio.Redis.from_url(
             settings.redis, decode_responses=True, socket_connect_timeout=1, socket_timeout=2
         )
@@ -32,16 +33,17 @@ class RedisQuotas:
     async def read(self, tenant: str, meters: Sequence[str], period: str) -> list[QuotaReading]:
         """Return one reading per meter in one round trip."""
         pipeline = self._client.pipeline(transaction=False)
-        pipeline.exists(_EPOCH)
+        pipeline.hkeys(_EPOCH)
         pipeline.hgetall(_FRESHNESS)
         for meter in meters:
             pipeline.hgetall(f"quota:{{{tenant}}}:{meter}:{period}")
         try:
-            epoch, freshness, *quotas = await pipeline.execute()
+            filled, freshness, *quotas = await pipeline.execute()
         except (RedisError, OSError, TimeoutError) as error:
             raise UnavailableError("live quotas cannot be read now") from error
         known = read_freshness(freshness)
-        return [QuotaReading(fields, known, is_stale=not epoch) for fields in quotas]
+        is_stale = not self._partitions <= set(filled)
+        return [QuotaReading(fields, known, is_stale) for fields in quotas]
 
     async def check(self) -> None:
         """Return when Redis answers; raises otherwise."""

@@ -40,12 +40,12 @@ def read_freshness(fields: Mapping[str, str]) -> dict[str, int]:
 
 
 def used_quantity(fields: Mapping[str, str]) -> Decimal:
-    """Add up a quota's quantities over source partitions."""
+    """Add up a quota's quantities over source partitions and their segments."""
     return sum((Decimal(text) for name, text in fields.items() if _is_part(name, "q")), Decimal(0))
 
 
 def counted_events(fields: Mapping[str, str]) -> int:
-    """Add up a quota's events over source partitions."""
+    """Add up a quota's events over source partitions and their segments."""
     return sum(int(text) for name, text in fields.items() if _is_part(name, "n"))
 
 
@@ -79,7 +79,7 @@ def _percent(used: Decimal, limit: Decimal) -> str:
 
 def _as_of(reading: QuotaReading) -> str | None:
     """Return up to when the figure is complete: the least fresh partition that feeds it."""
-    partitions = [name[1:] for name in reading.fields if _is_part(name, "q")]
+    partitions = {name[1:].partition(":")[0] for name in reading.fields if _is_part(name, "q")}
     known = [reading.freshness_ms[name] for name in partitions if name in reading.freshness_ms]
     known = known or list(reading.freshness_ms.values())
     if not known:
@@ -88,7 +88,7 @@ def _as_of(reading: QuotaReading) -> str | None:
 
 
 def _is_part(name: str, kind: str) -> bool:
-    return name[:1] == kind and name[1:].isdigit()
+    return name[:1] == kind and name[1:2].isdigit()
 
 
 def _text(value: Decimal) -> str:

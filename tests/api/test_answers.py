@@ -19,7 +19,8 @@ CURRENT = "/api/v1/usage/current"
 
 async def test_a_quota_adds_up_its_partitions_exactly(client: httpx2.AsyncClient, fakes: Fakes) -> None:
     fakes.quotas.fields["acme", "api_requests", "2026-10"] = {
-        "q0": "0.1", "n0": "1", "v0": "7", "q3": "804.200000000001", "n3": "12", "v3": "9", "at": "1792497540000",
+        "q0:0": "0.1", "n0:0": "1", "v0:0": "7", "q0:3": "4", "n0:3": "2", "v0:3": "8",
+        "q3:0": "800.200000000001", "n3:0": "10", "v3:0": "9", "at": "1792497540000",
     }  # fmt: skip
     fakes.quotas.freshness = {"0": 1_792_497_590_000, "1": 1_700_000_000_000, "3": 1_792_497_595_000}
     answer = await client.get(CURRENT, params={"tenant_id": "acme", "meter": "api_requests"})
@@ -57,7 +58,7 @@ async def test_all_meters_come_as_a_list(client: httpx2.AsyncClient, fakes: Fake
 async def test_overuse_has_nothing_remaining_and_a_zero_limit_is_full_at_once(
     client: httpx2.AsyncClient, fakes: Fakes
 ) -> None:
-    fakes.quotas.fields["acme", "api_requests", "2026-10"] = {"q0": "1250"}
+    fakes.quotas.fields["acme", "api_requests", "2026-10"] = {"q0:0": "1250"}
     over = (await client.get(CURRENT, params={"tenant_id": "acme", "meter": "api_requests"})).json()
     assert (over["remaining"], over["percent"]) == ("0", "125.00")
     fakes.limits.limits["acme"]["api_requests"] = Limit(Decimal(0), hard=True)
@@ -66,13 +67,13 @@ async def test_overuse_has_nothing_remaining_and_a_zero_limit_is_full_at_once(
 
 
 async def test_nearly_all_is_never_said_to_be_all(client: httpx2.AsyncClient, fakes: Fakes) -> None:
-    fakes.quotas.fields["acme", "api_requests", "2026-10"] = {"q0": "999.999999"}
+    fakes.quotas.fields["acme", "api_requests", "2026-10"] = {"q0:0": "999.999999"}
     found = (await client.get(CURRENT, params={"tenant_id": "acme", "meter": "api_requests"})).json()
     assert found["percent"] == "99.99"
 
 
 async def test_an_hour_is_a_period_without_a_limit(client: httpx2.AsyncClient, fakes: Fakes) -> None:
-    fakes.quotas.fields["acme", "api_requests", "2026-10-20T11"] = {"q0": "5"}
+    fakes.quotas.fields["acme", "api_requests", "2026-10-20T11"] = {"q0:0": "5"}
     params = {"tenant_id": "acme", "meter": "api_requests", "period": "2026-10-20T11"}
     found = (await client.get(CURRENT, params=params)).json()
     assert (found["used"], found["limit"]) == ("5", None)

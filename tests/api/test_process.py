@@ -20,11 +20,14 @@ import redis.asyncio
 from aiokafka import AIOKafkaConsumer
 from psycopg.types.json import Jsonb
 
+from core.quantity import UNIT
 from core.topics import USAGE_EVENTS
 from runtime.kafka_topics import create_topics
 from runtime.migrations import migrate
 from runtime.processes.api import run
 from runtime.settings import Settings, load_settings
+from streams.adapters.redis_quotas import EPOCH_KEY, FRESHNESS_KEY, RedisQuotas
+from streams.domain.quota_totals import Total
 
 pytestmark = pytest.mark.integration
 STARTED = datetime(2026, 10, 1, tzinfo=UTC)
@@ -208,15 +211,31 @@ async def test_live_quotas_come_from_redis_and_limits_from_the_store(
 ) -> None:
     with psycopg.connect(settings.postgres) as connection:
         connection.execute("INSERT INTO quota_limits VALUES (%s, %s, 1000.5, true, 'request')", (tenant, meter))
+    # Written by the quota agent's own adapter, so that reader and writer cannot drift apart.
     store: Any = redis.asyncio.Redis.from_url(settings.redis)
-    await store.hset(
-        f"quota:{{{tenant}}}:{meter}:2026-10", mapping={"q0": "0.25", "n0": 1, "v0": 3, "q2": "800", "n2": 9}
-    )
+    before = {key: await store.hgetall(key) for key in (EPOCH_KEY, FRESHNESS_KEY)}
+    for partition, segment, quantity, events in (
+        (0, 0, 250_000_000_000, 1),
+        (2, 0, 700 * UNIT, 7),
+        (2, 5, 100 * UNIT, 2),
+    ):
+        writer = RedisQuotas(store, partition)
+        await writer.write([Total(tenant, meter, "2026-10", segment, quantity, events, 3, 1_792_497_540_000)])
+        await writer.mark_progress(3, 1_792_497_540_000 + partition)
+    params = {"tenant_id": tenant, "meter": meter, "period": "2026-10"}
     async with serving(settings) as client:
-        params = {"tenant_id": tenant, "meter": meter, "period": "2026-10"}
+        for partition in range(settings.usage_partitions):
+            await RedisQuotas(store, partition).mark_filled(1)
         found = (await client.get("/api/v1/usage/current", params=params)).json()
+        await store.hdel(EPOCH_KEY, "p1")
+        refilling = (await client.get("/api/v1/usage/current", params=params)).json()
+        await RedisQuotas(store, 1).mark_filled(1)
         everything = (await client.get("/api/v1/usage/current", params={"tenant_id": tenant})).json()
-        missing = (await store.exists("meterbook:quotas:epoch")) == 0
+    # A quota agent of another test must find these as it left them.
+    for key, fields in before.items():
+        await store.delete(key)
+        if fields:
+            await store.hset(key, mapping=fields)
     await store.aclose()
     assert (found["used"], found["limit"], found["remaining"], found["percent"]) == (
         "800.25",
@@ -225,7 +244,8 @@ async def test_live_quotas_come_from_redis_and_limits_from_the_store(
         "79.98",
     )
     assert (found["hard"], found["events"], found["unit"]) == (True, 10, "request")
-    assert found["stale"] is missing
+    assert (found["stale"], refilling["stale"]) == (False, True)
+    assert found["as_of"] is not None
     assert meter in [quota["meter"] for quota in everything["data"]]
 
 
