@@ -62,7 +62,7 @@ def describe_crossing(message: QuotaCrossed, thresholds_percent: tuple[int, ...]
         alert_id=message.alert_id,
         tenant=_clean(message.tenant_id),
         meter=_clean(message.meter),
-        unit=_clean(message.unit),
+        unit=_plural(_clean(message.unit)),
         period=f"{_MONTHS[period.start.month - 1]} {period.start.year}",
         threshold_percent=message.percent,
         used=_figure(used),
@@ -85,6 +85,11 @@ def _quantity(text: str, name: str) -> Decimal:
 def _clean(text: str) -> str:
     """Return the text without what could break a header or a line."""
     return "".join(char for char in text if char.isprintable())[:_NAME_LENGTH_MAX]
+
+
+def _plural(unit: str) -> str:
+    """Return "requests" for "request"; symbols such as GB stay as they are."""
+    return f"{unit}s" if unit[-1:].islower() and not unit.endswith(("s", "each")) else unit
 
 
 def _figure(value: Decimal) -> str:

@@ -42,6 +42,13 @@ def test_an_alert_says_who_what_how_much_and_what_comes_next() -> None:
     assert "next alert comes at 100 %" in alert.next_step
 
 
+@pytest.mark.parametrize(
+    ("unit", "shown"), [("vCPU-hour", "vCPU-hours"), ("GB", "GB"), ("GB-month", "GB-months"), ("", "")]
+)
+def test_units_are_words_or_symbols(unit: str, shown: str) -> None:
+    assert describe_crossing(crossed(unit=unit), (80,)).unit == shown
+
+
 def test_a_used_up_limit_says_so() -> None:
     alert = describe_crossing(crossed(percent=100, used="125000"), (80, 100))
     assert alert.headline == "acme has used up its api_requests limit"
@@ -67,11 +74,11 @@ def test_figures_that_are_none_are_refused(changes: dict[str, str]) -> None:
 def test_the_slack_message_is_block_kit_with_a_bar_and_a_plain_text() -> None:
     message = build_slack_message(describe_crossing(CROSSED, (80, 100)))
     assert message["text"] == (
-        "acme has used 80 % of its api_requests limit: 80,412.5 of 100,000 request (80.4 %) in October 2026"
+        "acme has used 80 % of its api_requests limit: 80,412.5 of 100,000 requests (80.4 %) in October 2026"
     )
     assert [block["type"] for block in message["blocks"]] == ["header", "section", "section", "section", "context"]
     shown = json.dumps(message["blocks"], ensure_ascii=False)
-    for part in ("█" * 16, "80.4 %", "acme", "api_requests", "October 2026", "19,587.5 request", CROSSED.alert_id):
+    for part in ("█" * 16, "80.4 %", "acme", "api_requests", "October 2026", "19,587.5 requests", CROSSED.alert_id):
         assert part in shown
 
 
