@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _HEADERS = ("code", "reason", "topic", "partition", "offset", "index", "received_ms")
 
@@ -22,6 +22,16 @@ class DeadLetter:
     index: int
     received_ms: int
     body: bytes | None
+
+    def fitting(self, bytes_max: int) -> DeadLetter:
+        """Return this letter with a body of at most `bytes_max` bytes; one that was cut says so in its reason.
+
+        A compressed record can be many times larger than its topic allows; all of it stays on its own topic.
+        """
+        if self.body is None or len(self.body) <= bytes_max:
+            return self
+        reason = f"{self.reason} (only the first {bytes_max} of {len(self.body)} bytes are kept here)"
+        return replace(self, reason=reason, body=self.body[:bytes_max])
 
     def headers(self) -> list[tuple[str, bytes]]:
         """Return the Kafka headers that go beside the body."""

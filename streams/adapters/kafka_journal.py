@@ -7,17 +7,23 @@ fixed per source partition, so a worker that was frozen and thawed cannot commit
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 from collections.abc import AsyncIterator
 
+import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
 from aiokafka.partitioner import murmur2
 
 from core.journal import JournalEntry, decode_entry, encode_entry
 from core.topics import USAGE_EVENTS, USAGE_JOURNAL, USAGE_REJECTED
 from streams.domain.meter_partition import MicroBatch
 
+log = structlog.get_logger()
 TRANSACTION_TIMEOUT_MS = 15_000
+# A dead letter's body and key beyond these are cut, so that it always fits its topic.
+LETTER_BODY_MAX = USAGE_REJECTED.max_bytes - 1_000_000
+LETTER_KEY_MAX = 65_536
 
 
 def partition_of_key(key: bytes, partitions: int) -> int:
@@ -85,19 +91,26 @@ class KafkaJournal:
         assert self._producer is not None
         producer, partition = self._producer, self._partition
         async with producer.transaction():
-            await producer.send(USAGE_JOURNAL.name, encode_entry(batch.entry), partition=partition)
+            sent = [await producer.send(USAGE_JOURNAL.name, encode_entry(batch.entry), partition=partition)]
             for letter, key in batch.dead_letters:
-                await producer.send(
-                    USAGE_REJECTED.name, letter.body, key=key, partition=partition, headers=letter.headers()
+                kept, key = letter.fitting(LETTER_BODY_MAX), key and key[:LETTER_KEY_MAX]
+                headers = kept.headers()
+                sent.append(
+                    await producer.send(USAGE_REJECTED.name, kept.body, key=key, partition=partition, headers=headers)
                 )
             for home, key, raw in batch.misplaced:
-                await producer.send(USAGE_EVENTS.name, raw, key=key, partition=home)
+                sent.append(await producer.send(USAGE_EVENTS.name, raw, key=key, partition=home))
             offset = {TopicPartition(USAGE_EVENTS.name, partition): batch.entry.last + 1}
             await producer.send_offsets_to_transaction(offset, self._group)
+            # aiokafka commits a transaction although a produce of it was refused: only these futures tell.
+            await asyncio.gather(*sent)
 
     async def close(self) -> None:
-        """Stop the producer."""
-        if self._producer is not None:
-            with contextlib.suppress(Exception):
-                # Closing after a failed broker may raise; nothing is open, so nothing can be lost.
-                await self._producer.stop()
+        """Stop the producer; one that was fenced has nothing open, so that it fails to stop loses nothing."""
+        if self._producer is None:
+            return
+        try:
+            await self._producer.stop()
+        except KafkaError as error:
+            log.info("journal.closed_by_force", partition=self._partition, error=repr(error))
+            await self._producer.client.close()
