@@ -100,11 +100,12 @@ class PostgresInvoices:
 
     def _load(self, location: str) -> bytes | None:
         folder = self._documents.resolve()
-        path = (folder / location.removeprefix("file://")).resolve()
-        # Whatever the row says, nothing outside of the folder is ever sent.
-        if not path.is_relative_to(folder) or not path.is_file():
-            return None
-        return path.read_bytes()
+        # As the renderer writes it (with the folder's own path in front, maybe a relative one), or a name within it.
+        for candidate in (Path(location).resolve(), (folder / location).resolve()):
+            # Whatever the row says, nothing outside of the folder is ever sent.
+            if candidate.is_relative_to(folder) and candidate.is_file():
+                return candidate.read_bytes()
+        return None
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
 from api.adapters.kafka_publisher import KafkaPublisher
+from api.adapters.postgres_invoices import PostgresInvoices
 from api.adapters.registry_source import CachedRegistrySource
 from api.ports import NotConfirmedError, OverloadedError
 from core.clock import ManualClock
 from core.errors import UnavailableError
 from core.meters import Registry
+from invoicing.adapters.folder import FolderDocuments
 from runtime.registry import LoadedRegistry
 from runtime.settings import load_settings
 from tests.api.conftest import METERS, NOW
@@ -110,3 +113,25 @@ async def test_in_an_outage_the_last_good_registry_serves_and_without_one_it_say
     assert await registry.current() == known
     with pytest.raises(UnavailableError):
         await registry.newest()
+
+
+async def test_documents_are_found_inside_of_their_folder_and_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret.pdf").write_bytes(b"secret")
+    written = await FolderDocuments(Path("documents")).write("acme/MB-1.pdf", b"%PDF")
+    (tmp_path / "documents" / "link.pdf").symlink_to(tmp_path / "secret.pdf")
+    book = PostgresInvoices(None, Path("documents"))  # type: ignore[arg-type]
+    for location in (written, "acme/MB-1.pdf", str(tmp_path / written)):
+        assert book._load(location) == b"%PDF"
+    for location in (
+        "../secret.pdf",
+        "secret.pdf",
+        str(tmp_path / "secret.pdf"),
+        "link.pdf",
+        "acme",
+        "/etc/passwd",
+        "",
+    ):
+        assert book._load(location) is None

@@ -22,6 +22,7 @@ from psycopg.types.json import Jsonb
 
 from core.quantity import UNIT
 from core.topics import USAGE_EVENTS
+from invoicing.adapters.folder import FolderDocuments
 from runtime.kafka_topics import create_topics
 from runtime.migrations import migrate
 from runtime.processes.api import run
@@ -299,8 +300,10 @@ def add_invoices(settings: Settings, tenant: str) -> list[str]:
 
 async def test_invoices_are_paged_shown_and_downloaded(settings: Settings, tenant: str) -> None:
     oldest, middle, newest = add_invoices(settings, tenant)
-    (settings.documents / tenant).mkdir(parents=True)
-    (settings.documents / tenant / f"{newest}.pdf").write_bytes(b"%PDF-1.7")
+    # Written by the renderer's own adapter, whose locations must be found whatever the working directory is.
+    location = await FolderDocuments(settings.documents).write(f"{tenant}/{newest}.pdf", b"%PDF-1.7")
+    with psycopg.connect(settings.postgres) as connection:
+        connection.execute("UPDATE invoice_documents SET location = %s WHERE invoice_id = %s", (location, newest))
     pdf = {"accept": "application/pdf"}
     async with serving(settings) as client:
         url = "/api/v1/invoices"
