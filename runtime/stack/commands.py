@@ -20,6 +20,7 @@ from runtime.settings import ENGINES, Settings, load_settings
 from runtime.stack.errors import UnknownEngineError
 
 _FOLLOW_SECONDS = 0.3
+_TABLE_WIDTH = 200
 
 
 def external_engines(settings: Settings) -> set[str]:
@@ -125,9 +126,8 @@ def _print_table(told: list[stack.EngineStatus], external: set[str]) -> None:
         else:
             said = "[yellow]runs, does not answer[/yellow]" if one.running else "[red]down[/red]"
         table.add_row(one.name, said, str(one.pid or ""), one.url, one.version)
-    # Addresses are to be copied, so a narrow terminal or a pipe must not break them.
-    console = Console()
-    console.print(table, soft_wrap=True)
+    # Addresses are to be copied, so a narrow terminal or a pipe must not cut them.
+    Console(width=max(Console().width, _TABLE_WIDTH)).print(table, soft_wrap=True)
 
 
 class _Nothing:

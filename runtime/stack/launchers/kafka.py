@@ -151,7 +151,7 @@ async def _names_a_broker(bootstrap: str) -> bool:
 
     client = AIOKafkaClient(bootstrap_servers=bootstrap, request_timeout_ms=3_000)
     # The client reports each refused try as an error of its own; here a refusal only means "not yet".
-    logger = logging.getLogger("aiokafka.client")
+    logger = logging.getLogger("aiokafka")
     logger.addFilter(_drop)
     try:
         await client.bootstrap()
