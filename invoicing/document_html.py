@@ -5,6 +5,7 @@ Tenants' texts are data only: everything is escaped, an undefined name is an err
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -19,6 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateNotFo
 
 BASE_TEMPLATE = "invoice.html"
 _SATURDAY = 5
+_CODE_BEFORE_DIGIT = re.compile(r"(?<=[A-Z])(?=\d)")
 
 
 def templates_folder() -> Path:
@@ -48,7 +50,9 @@ def _filters(locale: str, currency: str) -> dict[str, Callable[..., Any]]:
 
     def money(amount: str) -> str:
         # The amount is rounded already, a unit price must not be: no digit is dropped here.
-        return format_currency(Decimal(amount), currency, locale=locale, decimal_quantization=False)
+        shown = format_currency(Decimal(amount), currency, locale=locale, decimal_quantization=False)
+        # CLDR sets a space between a code and its digits ("KWD 1.234"), which Babel leaves out.
+        return _CODE_BEFORE_DIGIT.sub("\N{NO-BREAK SPACE}", shown)
 
     def number(quantity: str | int) -> str:
         return format_decimal(Decimal(quantity), locale=locale, decimal_quantization=False)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 from core.period import Period
@@ -15,7 +17,7 @@ from runtime.settings import Settings
 # FINAL, because money is at stake: a rollup row counts once, in its newest version. One read for totals, hours and
 # digest, so that they cannot disagree.
 USAGE_OF_PERIOD = """
-SELECT meter, dimensions, toStartOfHour(window_start) AS hour, sum(quantity) AS quantity, sum(events) AS events
+SELECT meter, dimensions, toUnixTimestamp(toStartOfHour(window_start)) AS hour, sum(quantity) AS quantity, sum(events) AS events
 FROM usage_rollups FINAL
 WHERE tenant = {tenant:String}
   AND window_start >= toDateTime({start:UInt32}, 'UTC') AND window_start < toDateTime({end:UInt32}, 'UTC')
@@ -45,10 +47,7 @@ class ClickHouseUsage:
                 "end": int(window.end.timestamp()),
             },
         )
-        return UsageEvidence.of(
-            HourOfUsage(meter, usage_row(meter, quantity, dimensions).dimensions, hour, quantity, events)
-            for meter, dimensions, hour, quantity, events in found.result_rows
-        )
+        return UsageEvidence.of(_hour_of_usage(*row) for row in found.result_rows)
 
     async def put(self, facts: Sequence[InvoicedFact]) -> None:
         """Write the facts; writing them again changes nothing."""
@@ -81,3 +80,8 @@ class ClickHouseUsage:
         if self._client is None:
             self._client = await connect_clickhouse_async(self._settings)
         return self._client
+
+
+def _hour_of_usage(meter: str, dimensions: dict[str, str], hour: int, quantity: Decimal, events: int) -> HourOfUsage:
+    row = usage_row(meter, quantity, dimensions)
+    return HourOfUsage(meter, row.dimensions, datetime.fromtimestamp(hour, UTC), quantity, events)

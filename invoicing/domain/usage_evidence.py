@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 
+from core.errors import must_hold
 from rating.domain.price import Dimensions, plain
 from rating.domain.usage import UsageRow
 
@@ -26,6 +27,9 @@ class HourOfUsage:
     hour: datetime
     quantity: Decimal
     events: int
+
+    def __post_init__(self) -> None:
+        must_hold(self.hour.tzinfo is not None, "an hour of usage without a time zone")
 
 
 @dataclass(frozen=True, slots=True)

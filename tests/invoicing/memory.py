@@ -1,0 +1,196 @@
+"""Invoicing's ports in memory; they pass the same contract tests as the real stores."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from core.messages import InvoicingRequest
+from core.meters import Meter
+from core.period import Period
+from invoicing.domain.invoice import Buyer, Invoice
+from invoicing.domain.lines import Billed
+from invoicing.domain.usage_evidence import HourOfUsage, UsageEvidence
+from invoicing.ports import Contract, Document, InvoicedFact, ListedInvoice, Payable, StoredSnapshot
+from rating.domain.usage import usage_row
+
+
+@dataclass
+class MemoryState:
+    buyers: dict[str, Buyer] = field(default_factory=dict)
+    contracts: dict[str, list[Contract]] = field(default_factory=dict)
+    meters: dict[str, Meter] = field(default_factory=dict)
+    series: dict[str, int] = field(default_factory=dict)
+    invoices: list[Invoice] = field(default_factory=list)
+
+
+class MemoryBooks:
+    """`Books` and `InvoiceRegister`: a block that raises leaves no trace, as in a transaction."""
+
+    def __init__(self, meters: Mapping[str, Meter]) -> None:
+        self.state = MemoryState(meters=dict(meters))
+
+    def add_tenant(self, buyer: Buyer, *contracts: Contract) -> None:
+        self.state.buyers[buyer.tenant_id] = buyer
+        self.state.contracts[buyer.tenant_id] = list(contracts)
+
+    @asynccontextmanager
+    async def open_account(self, tenant_id: str) -> AsyncIterator[MemoryAccount | None]:
+        before = copy.deepcopy(self.state)
+        try:
+            yield MemoryAccount(self.state, tenant_id) if tenant_id in self.state.buyers else None
+        except BaseException:
+            self.state = before
+            raise
+
+    async def tenants_to_invoice(self, period: Period, tenant_id: str | None) -> list[tuple[str, str | None]]:
+        return [
+            (buyer.tenant_id, buyer.parked_reason)
+            for buyer in sorted(self.state.buyers.values(), key=lambda buyer: buyer.tenant_id)
+            if tenant_id in (None, buyer.tenant_id)
+            and any(_holds(contract, period) for contract in self.state.contracts[buyer.tenant_id])
+        ]
+
+    async def invoices(self, period: Period | None, tenant_id: str | None) -> list[ListedInvoice]:
+        raise NotImplementedError("lists are read from PostgreSQL only")
+
+
+class MemoryAccount:
+    def __init__(self, state: MemoryState, tenant_id: str) -> None:
+        self._state, self._tenant_id = state, tenant_id
+
+    @property
+    def buyer(self) -> Buyer:
+        return self._state.buyers[self._tenant_id]
+
+    async def contracts_in(self, period: Period) -> list[Contract]:
+        found = [contract for contract in self._state.contracts[self._tenant_id] if _holds(contract, period)]
+        return sorted(found, key=lambda contract: contract.started_at)
+
+    async def meters(self) -> dict[str, Meter]:
+        return self._state.meters
+
+    async def billed(self, subscription_id: str, period: Period) -> dict[str, Billed]:
+        billed: dict[str, Billed] = {}
+        for invoice in self._of(subscription_id, period):
+            for line in invoice.draft.lines:
+                before = billed.get(line.item_key)
+                if before is None:
+                    billed[line.item_key] = Billed(line, invoice.draft.invoice_id, invoice.number)
+                    continue
+                summed = replace(
+                    before.line,
+                    quantity=before.line.quantity + line.quantity,
+                    exact_amount=before.line.exact_amount + line.exact_amount,
+                    amount=before.line.amount + line.amount,
+                )
+                billed[line.item_key] = replace(before, line=summed)
+        return billed
+
+    async def next_sequence(self, subscription_id: str, period: Period) -> int:
+        return max((invoice.draft.sequence for invoice in self._of(subscription_id, period)), default=0) + 1
+
+    async def take_number(self, series: str) -> int:
+        self._state.series[series] = self._state.series.get(series, 0) + 1
+        return self._state.series[series]
+
+    async def add(self, invoice: Invoice) -> None:
+        taken = {existing.draft.invoice_id for existing in self._state.invoices}
+        assert invoice.draft.invoice_id not in taken, "an invoice is stored once"
+        self._state.invoices.append(invoice)
+
+    async def park(self, reason: str, now: datetime) -> None:
+        self._state.buyers[self._tenant_id] = replace(self.buyer, parked_reason=reason)
+
+    def _of(self, subscription_id: str, period: Period) -> list[Invoice]:
+        return [
+            invoice
+            for invoice in self._state.invoices
+            if invoice.draft.subscription_id == subscription_id and invoice.draft.period == period
+        ]
+
+
+def _holds(contract: Contract, period: Period) -> bool:
+    return contract.started_at < period.end and (contract.ended_at is None or contract.ended_at > period.start)
+
+
+class MemoryUsage:
+    """`UsageReader`."""
+
+    def __init__(self) -> None:
+        self.hours: dict[str, list[HourOfUsage]] = {}
+
+    def add(self, tenant_id: str, meter_id: str, quantity: str | int, hour: datetime, **dimensions: str) -> None:
+        row = usage_row(meter_id, Decimal(quantity), dimensions)
+        self.hours.setdefault(tenant_id, []).append(HourOfUsage(meter_id, row.dimensions, hour, row.quantity, 1))
+
+    async def usage(self, tenant_id: str, window: Period) -> UsageEvidence:
+        return UsageEvidence.of(row for row in self.hours.get(tenant_id, []) if row.hour in window)
+
+
+class MemoryRequests:
+    """`Requests`."""
+
+    def __init__(self) -> None:
+        self.sent: list[InvoicingRequest] = []
+
+    async def send(self, requests: Sequence[InvoicingRequest]) -> None:
+        self.sent += requests
+
+
+class MemorySettlements:
+    """`Settlements`."""
+
+    def __init__(self, *payables: Payable) -> None:
+        self.payables = {payable.invoice_id: payable for payable in payables}
+        self.paid: list[tuple[str, Decimal, datetime]] = []
+
+    @asynccontextmanager
+    async def open_payable(self, invoice_id: str) -> AsyncIterator[MemoryPayable | None]:
+        yield MemoryPayable(self, self.payables[invoice_id]) if invoice_id in self.payables else None
+
+
+class MemoryPayable:
+    def __init__(self, settlements: MemorySettlements, payable: Payable) -> None:
+        self._settlements, self.payable = settlements, payable
+
+    async def mark_paid(self, amount: Decimal, paid_at: datetime) -> None:
+        paid = replace(self.payable, status="paid", amount_paid=amount)
+        self._settlements.payables[paid.invoice_id] = paid
+        self._settlements.paid.append((paid.invoice_id, amount, paid_at))
+
+
+class MemoryDocumentRegister:
+    """`DocumentRegister` and `InvoicedLines`."""
+
+    def __init__(self, *snapshots: StoredSnapshot) -> None:
+        self.snapshots = {snapshot.invoice_id: snapshot for snapshot in snapshots}
+        self.documents: dict[tuple[str, str], Document] = {}
+
+    async def snapshot(self, invoice_id: str) -> StoredSnapshot | None:
+        return self.snapshots.get(invoice_id)
+
+    async def document(self, invoice_id: str, media_type: str) -> Document | None:
+        return self.documents.get((invoice_id, media_type))
+
+    async def put_document(self, document: Document, rendered_at: datetime) -> None:
+        self.documents[document.invoice_id, document.media_type] = document
+
+    async def facts(self, invoice_id: str) -> list[InvoicedFact]:
+        return []
+
+
+class CountingRenderer:
+    """Stands for the PDF workers; counts how often it was asked."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def __call__(self, snapshot: Mapping[str, Any]) -> bytes:
+        self.calls += 1
+        return f"%PDF of {snapshot['invoice']['number']}".encode()
