@@ -11,11 +11,13 @@ from datetime import datetime
 
 import structlog
 from aiokafka import AIOKafkaProducer
+from prometheus_client import Gauge
 
 from core.clock import Clock
 from core.topics import Topic
 from runtime.postgres import Connection, Pool
 
+OLDEST_SECONDS = Gauge("meterbook_outbox_oldest_seconds", "Age of the oldest event that is not published yet")
 _BATCH = 500
 _POLL_SECONDS = 0.2
 _RELAY_LOCK = 7_410_222
@@ -62,13 +64,15 @@ class OutboxRelay:
                 return 0
             rows = await (
                 await connection.execute(
-                    "SELECT outbox_id, event_id, topic, key, payload FROM outbox WHERE published_at IS NULL"
+                    "SELECT outbox_id, event_id, topic, key, payload, created_at FROM outbox WHERE published_at IS NULL"
                     " ORDER BY outbox_id LIMIT %s",
                     (_BATCH,),
                 )
             ).fetchall()
             if not rows:
+                OLDEST_SECONDS.set(0)
                 return 0
+            OLDEST_SECONDS.set(max(0.0, (self._clock.now() - rows[0]["created_at"]).total_seconds()))
             sent = [
                 await self._producer.send(
                     row["topic"],
