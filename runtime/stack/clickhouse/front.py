@@ -218,16 +218,15 @@ class Front:
                 return
             collected += piece
         await response.begin_stream(format_name)
-        await response.send_piece(bytes(collected))
-        while piece := await pipe.read(gone, None):
-            await response.send_piece(piece)
         try:
+            await response.send_piece(bytes(collected))
+            while piece := await pipe.read(gone, None):
+                await response.send_piece(piece)
             await query
-        except ClickHouseError as error:
-            await response.break_stream(error)
-        else:
             await self._in_thread(lease.release)
             await response.end_stream()
+        except ClickHouseError as error:
+            await response.break_stream(error)
 
     async def _stop(self, lease: Lease) -> None:
         await asyncio.get_running_loop().run_in_executor(self._stoppers, self.engine.cancel, lease.marker)

@@ -11,6 +11,7 @@ from typing import Any
 from runtime.stack.clickhouse.codecs import Encoder, encoder
 from runtime.stack.clickhouse.engine import Engine, Summary
 from runtime.stack.clickhouse.exceptions import ClickHouseError
+from runtime.stack.clickhouse.native import FIRST_REVISION, NativeRewriter
 from runtime.stack.clickhouse.request import Request
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class Response:
         self._engine = engine
         self._send = send
         self._encoder: Encoder | None = None
+        self._rewriter: NativeRewriter | None = None
         self._tag = uuid.uuid4().hex[:16]
         self._head_only = False
         self.query_id = ""
@@ -49,6 +51,9 @@ class Response:
         self._head_only = request.method == "HEAD"
         if request.arguments.get("enable_http_compression", "1") not in ("0", "false"):
             self._encoder = encoder(request.headers.get("accept-encoding", ""))
+        revision = request.arguments.get("client_protocol_version", "0")
+        if revision.isdecimal() and int(revision) >= FIRST_REVISION:
+            self._rewriter = NativeRewriter()
 
     async def send_plain(self, status: int, body: bytes) -> None:
         """A short text that is no query's result."""
@@ -58,6 +63,8 @@ class Response:
 
     async def send_whole(self, body: bytes, summary: Summary, format_name: str) -> None:
         """A statement's whole answer."""
+        if format_name == "Native" and self._rewriter is not None:
+            body = self._rewriter.feed(body) + self._rewriter.finish()
         headers = self._headers(format_name, summary, len(body))
         if self._encoder is not None and body:
             body = self._encoder.encode(body) + self._encoder.finish()
@@ -80,6 +87,8 @@ class Response:
 
     async def begin_stream(self, format_name: str) -> None:
         """Begin an answer whose end is not known yet."""
+        if format_name != "Native":
+            self._rewriter = None
         headers = self._headers(format_name, Summary(), 0)
         if self._encoder is not None:
             headers["content-encoding"] = self._encoder.name
@@ -87,12 +96,18 @@ class Response:
 
     async def send_piece(self, piece: bytes) -> None:
         """The next piece of such an answer."""
+        if self._rewriter is not None:
+            piece = self._rewriter.feed(piece)
+        if not piece:
+            return
         encoded = self._encoder.encode(piece) if self._encoder is not None else piece
         await self._send({"type": "http.response.body", "body": encoded, "more_body": True})
 
     async def end_stream(self) -> None:
         """End such an answer."""
-        last = self._encoder.finish() if self._encoder is not None else b""
+        last = self._rewriter.finish() if self._rewriter is not None else b""
+        if self._encoder is not None:
+            last = (self._encoder.encode(last) if last else b"") + self._encoder.finish()
         await self._send({"type": "http.response.body", "body": last})
 
     async def break_stream(self, error: ClickHouseError) -> None:
