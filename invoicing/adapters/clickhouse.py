@@ -17,7 +17,8 @@ from runtime.settings import Settings
 # FINAL, because money is at stake: a rollup row counts once, in its newest version. One read for totals, hours and
 # digest, so that they cannot disagree.
 USAGE_OF_PERIOD = """
-SELECT meter, dimensions, toUnixTimestamp(toStartOfHour(window_start)) AS hour, sum(quantity) AS quantity, sum(events) AS events
+SELECT meter, dimensions, toUnixTimestamp(toStartOfHour(window_start)) AS hour,
+       sum(quantity) AS quantity, sum(events) AS events
 FROM usage_rollups FINAL
 WHERE tenant = {tenant:String}
   AND window_start >= toDateTime({start:UInt32}, 'UTC') AND window_start < toDateTime({end:UInt32}, 'UTC')

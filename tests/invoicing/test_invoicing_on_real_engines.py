@@ -1,0 +1,236 @@
+"""The whole way on the real engines: request, invoice, outbox, PDF, facts, settlement; and again, nothing new."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from catalogues.commands import apply_files
+from catalogues.load_catalogue import shipped_files
+from core.dead_letter import DeadLetter
+from core.messages import PaymentSettled, encode_message
+from core.topics import BILLING_REJECTED, INVOICING_REQUESTS, PAYMENT_SETTLED, USAGE_EVENTS
+from invoicing import consumer, renderer
+from invoicing.adapters.kafka import KafkaUsageProgress
+from invoicing.adapters.postgres_register import PostgresRegister
+from invoicing.commands import request_invoices
+from invoicing.ports import ListedInvoice
+from runtime.clickhouse import INSERT_SETTINGS, connect_clickhouse
+from runtime.postgres import create_pool
+from runtime.processes.consumers import run_outbox
+from runtime.settings import Settings
+from runtime.topic_consumer import create_producer
+from subscriptions.commands import add_tenant
+from subscriptions.domain.tenant import Tenant
+from tests.invoicing.scene import at
+
+pytestmark = pytest.mark.integration
+_ROLLUP = [
+    "tenant", "meter", "dimensions", "window_start", "source_partition", "segment", "quantity", "events", "version",
+]  # fmt: skip
+
+
+def use(
+    settings: Settings, tenant: str, meter: str, quantity: str, when: str, *, segment: int = 0, **dims: str
+) -> None:
+    client = connect_clickhouse(settings)
+    row = [tenant, meter, dims, at(when), 0, segment, Decimal(quantity), 1, 1]
+    client.insert("usage_rollups", [row], column_names=_ROLLUP, settings=INSERT_SETTINGS)
+    client.close()
+
+
+async def subscribe(settings: Settings, plan: str) -> str:
+    tenant_id = f"{plan}-{uuid4().hex[:10]}"
+    tenant = Tenant(tenant_id, "Zażółć Gęślą Jaźń GmbH & Co. KG", "billing@example.com", "PL", "USD")
+    await add_tenant(settings, tenant, plan, overrides={}, started_at=at("2026-10-01"))
+    return tenant_id
+
+
+@asynccontextmanager
+async def workers(settings: Settings) -> AsyncIterator[None]:
+    stop = asyncio.Event()
+    runs = (consumer.run, consumer.run_settlements, consumer.run_invoiced_facts, renderer.run, run_outbox)
+    tasks = [asyncio.create_task(run(settings, stop)) for run in runs]
+    try:
+        yield
+    finally:
+        stop.set()
+        await asyncio.gather(*tasks)
+
+
+async def invoices_of(settings: Settings, tenant_id: str) -> list[ListedInvoice]:
+    async with create_pool(settings, max_size=1) as pool:
+        return await PostgresRegister(pool).invoices(None, tenant_id)
+
+
+async def until(what: str, check: Callable[[], Awaitable[Any]]) -> Any:
+    for _ in range(600):
+        if found := await check():
+            return found
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"never happened: {what}")
+
+
+async def facts_of(settings: Settings, tenant_id: str) -> list[tuple[Any, ...]]:
+    client = connect_clickhouse(settings)
+    try:
+        found = client.query(
+            "SELECT reference, charge, meter, quantity, amount FROM rated_usage FINAL"
+            " WHERE tenant = {tenant:String} AND state = 'invoiced' ORDER BY reference, charge",
+            parameters={"tenant": tenant_id},
+        )
+        return list(found.result_rows)
+    finally:
+        client.close()
+
+
+async def test_from_request_to_paid_pdf_and_again_nothing_new(settings: Settings) -> None:
+    await apply_files(settings, shipped_files())
+    tenant_id = await subscribe(settings, "lite")
+    use(settings, tenant_id, "agent_executions", "120000", "2026-10-07T10:15", agent_type="planner")
+    use(settings, tenant_id, "cpu", "100.5", "2026-10-31T23:59")
+    async with workers(settings):
+        await request_invoices(settings, "2026-10", tenant_id, wait_seconds=None)
+
+        async def documented() -> list[ListedInvoice]:
+            found = await invoices_of(settings, tenant_id)
+            return found if found and all(invoice.document for invoice in found) else []
+
+        (invoice,) = await until("an invoice with its document", documented)
+        assert invoice.total == Decimal("114.03")  # 99 + 20,000 × 0.0005 + 100.5 × 0.05 (5.025)
+        assert invoice.status == "finalized"
+        assert invoice.document is not None
+        assert Path(invoice.document) == settings.documents / tenant_id / f"{invoice.number}.pdf"
+        with psycopg.connect(settings.postgres) as connection:
+            row = connection.execute("SELECT sha256 FROM invoice_documents WHERE location = %s", (invoice.document,))
+            recorded = row.fetchone()
+        assert recorded == (hashlib.sha256(Path(invoice.document).read_bytes()).hexdigest(),)
+
+        facts = await until("facts of the invoice", lambda: facts_of(settings, tenant_id))
+        assert [(charge, f"{amount:.2f}") for _, charge, _, _, amount in facts] == [
+            ("agent_executions", "10.00"),
+            ("base", "99.00"),
+            ("cpu", "5.03"),
+        ]
+
+        await send_settlement(settings, invoice, "114.03")
+        paid = await until("paid", lambda: paid_of(settings, tenant_id))
+        assert (paid.amount_paid, paid.paid_at) == (Decimal("114.03"), at("2026-11-04T10:00"))
+
+        # Everything again: asked twice, settled twice.
+        await request_invoices(settings, "2026-10", tenant_id, wait_seconds=None)
+        await request_invoices(settings, "2026-10", tenant_id, wait_seconds=None)
+        await send_settlement(settings, invoice, "114.03")
+        use(settings, tenant_id, "cpu", "10", "2026-10-31T23:58")
+        await request_invoices(settings, "2026-10", tenant_id, wait_seconds=None)
+
+        async def second() -> list[ListedInvoice]:
+            found = await documented()
+            return found if len(found) > 1 else []
+
+        first, late = await until("the late usage's invoice", second)
+        assert first == paid, "what was finalized and paid did not change"
+        assert (late.sequence, late.total) == (2, Decimal("0.50"))  # 10 × 0.05
+
+
+async def paid_of(settings: Settings, tenant_id: str) -> ListedInvoice | None:
+    found = await invoices_of(settings, tenant_id)
+    return next((invoice for invoice in found if invoice.status == "paid"), None)
+
+
+async def send(settings: Settings, topic: str, key: str, value: bytes) -> None:
+    producer = create_producer(settings)
+    await producer.start()
+    try:
+        await producer.send_and_wait(topic, value=value, key=key.encode())
+    finally:
+        await producer.stop()
+
+
+async def send_settlement(settings: Settings, invoice: ListedInvoice, amount: str) -> None:
+    message = PaymentSettled(
+        payment_id="pay_1",
+        invoice_id=invoice.invoice_id,
+        tenant_id=invoice.tenant_id,
+        provider="stripe",
+        provider_reference="pi_1",
+        currency="USD",
+        amount=amount,
+        settled_at="2026-11-04T10:00:00Z",
+    )
+    await send(settings, PAYMENT_SETTLED.name, invoice.tenant_id, encode_message(message))
+
+
+async def test_poison_goes_to_the_dead_letters_and_the_next_request_is_served(settings: Settings) -> None:
+    await apply_files(settings, shipped_files())
+    tenant_id = await subscribe(settings, "airgapped")
+    poison = [b"not json", b'{"tenant_id": "nobody", "period": "2026-10", "run_id": "r", "requested_at": ""}']
+    reader = AIOKafkaConsumer(
+        BILLING_REJECTED.name, bootstrap_servers=settings.kafka_bootstrap, auto_offset_reset="earliest"
+    )
+    await reader.start()
+    try:
+        async with workers(settings):
+            for value in poison:
+                await send(settings, INVOICING_REQUESTS.name, tenant_id, value)
+            await request_invoices(settings, "2026-10", tenant_id, wait_seconds=None)
+            (invoice,) = await until("the good neighbour", lambda: invoices_of(settings, tenant_id))
+        assert invoice.total == Decimal("60000.00")  # licence 50,000 + support 10,000
+        letters: list[DeadLetter] = []
+        while {letter.body for letter in letters} < set(poison):
+            fetched = await reader.getmany(timeout_ms=30_000)
+            assert fetched, "the dead letters never came"
+            found = [record for records in fetched.values() for record in records]
+            letters += [DeadLetter.from_record(record.value, list(record.headers)) for record in found]
+        codes = {letter.body: letter.code for letter in letters if letter.body in poison}
+        assert [codes[value] for value in poison] == ["malformed_message", "unknown_tenant"]
+    finally:
+        await reader.stop()
+
+
+async def test_usage_is_settled_when_no_earlier_record_waits(settings: Settings) -> None:
+    progress = KafkaUsageProgress(settings)
+    assert await progress.settled(at("2000-01-01")), "nothing was received back then"
+    # In a transaction, as the meter worker forwards events: its marker takes an offset but is no record.
+    producer = AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap, transactional_id=uuid4().hex)
+    await producer.start()
+    async with producer.transaction():
+        sent = await producer.send_and_wait(USAGE_EVENTS.name, value=b"{}", partition=1)
+    await producer.stop()
+    received = datetime.fromtimestamp(sent.timestamp / 1_000, UTC)
+    assert not await progress.settled(received), "the record waits to be counted"
+    await report_progress(settings, {1: sent.offset + 1})
+    assert await progress.settled(received), "only a marker is left"
+
+
+async def report_progress(settings: Settings, offsets: dict[int, int]) -> None:
+    """Report every partition as stored up to its end, but for those given."""
+    reader = AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap)
+    await reader.start()
+    partitions = [TopicPartition(USAGE_EVENTS.name, number) for number in range(settings.usage_partitions)]
+    reader.assign(partitions)
+    ends = {tp.partition: end for tp, end in (await reader.end_offsets(partitions)).items()}
+    await reader.stop()
+    now = datetime.now(UTC) + timedelta(seconds=1)
+    rows = [
+        [now, "warehouse", partition, next_offset, ends[partition], 0, 0, 0, 0]
+        for partition, next_offset in (ends | offsets).items()
+    ]
+    columns = [
+        "at", "stage", "source_partition", "next_offset", "end_offset", "events", "duplicates", "rejected",
+        "freshness_ms",
+    ]  # fmt: skip
+    client = connect_clickhouse(settings)
+    client.insert("pipeline_progress", rows, column_names=columns, settings=INSERT_SETTINGS)
+    client.close()
