@@ -186,9 +186,10 @@ class Front:
             await self._relay(lease, pipe, query, gone, request.flag("wait_end_of_query"), response, format_name)
         finally:
             gone.cancel()
+            # Nobody reads any more: a query that writes goes on without waiting, and is told to stop.
+            pipe.close()
             if not query.done():
                 await asyncio.shield(self._stop(lease))
-            pipe.close()
             # The lease is given back after this, so the query must have let go of it.
             await asyncio.wait([query])
             if not query.cancelled() and query.exception() is not None:
@@ -275,7 +276,7 @@ class _Pipe:
         return bool(done)
 
     def close(self) -> None:
-        """Stop reading; a query that still writes finds nobody and goes on without waiting."""
+        """Stop reading."""
         os.close(self._descriptor)
 
 
