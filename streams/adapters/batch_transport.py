@@ -5,13 +5,13 @@ that cost vanish (docs/decisions/0002). Topics are declared with `acks=False`, s
 
 Private parts relied upon (faust-streaming 0.15.3, aiokafka 0.14.0, both pinned; tests/streams/test_batch_transport.py
 fails if they move): `Consumer._getmany`, `_to_message`, `_new_consumer_thread`, `AIOKafkaConsumerThread.
-_create_worker_consumer`, `PartitionRecords._consumer_record`.
+_create_worker_consumer`, `PartitionRecords._consumer_record`, `App._new_transport`,
+`App._create_directories`.
 """
 
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import faust
@@ -124,18 +124,16 @@ class BatchTransport(driver.Transport):  # type: ignore[misc]
     Consumer = BatchConsumer
 
 
-def create_batch_app(name: str, bootstrap: str, *, folder: Path, session_timeout_s: float = 6.0) -> faust.App:
+def create_batch_app(name: str, bootstrap: str, *, session_timeout_s: float = 6.0) -> faust.App:
     """Return a Faust app whose agents get batches and whose state and offsets are kept elsewhere.
 
-    `bootstrap` is `host:port[,host:port]`. The app has no tables, no web server and creates no topics; Faust insists on
-    a folder all the same, which it makes in `folder`.
+    `bootstrap` is `host:port[,host:port]`. The app has no tables, no folders, no web server and creates no topics.
     """
     fetcher.PartitionRecords = _LightRecords
     app = faust.App(
         name,
         broker=[f"kafka://{server}" for server in bootstrap.split(",")],
         store="memory://",
-        datadir=folder / name,
         web_enabled=False,
         topic_allow_declare=False,
         topic_disable_leader=True,
@@ -151,6 +149,8 @@ def create_batch_app(name: str, bootstrap: str, *, folder: Path, session_timeout
         worker_redirect_stdouts=False,
         autodiscover=False,
     )
+    # Faust would make folders for tables, which this app has not.
+    app._create_directories = lambda: None
     app._new_transport = lambda: BatchTransport(app.conf.broker_consumer, app)
     return app
 

@@ -25,7 +25,7 @@ GROUP = "meterbook-meter"
 
 def create_app(settings: Settings) -> faust.App:
     """Return the Faust app of the meter worker."""
-    app = create_batch_app(GROUP, settings.kafka_bootstrap, folder=settings.home / "faust")
+    app = create_batch_app(GROUP, settings.kafka_bootstrap)
     pool = create_pool(settings, max_size=2)
     registry = RegistryCache(pool, SystemClock(), refresh_seconds=settings.registry_refresh_seconds)
     limits = IngestLimits(

@@ -19,7 +19,7 @@ GROUP = "meterbook-warehouse"
 
 def create_app(settings: Settings) -> faust.App:
     """Return the Faust app of the warehouse agent."""
-    app = create_batch_app(GROUP, settings.kafka_bootstrap, folder=settings.home / "faust")
+    app = create_batch_app(GROUP, settings.kafka_bootstrap)
     warehouse = ClickHouseWarehouse(settings)
 
     def make_lane(partition: int) -> WarehouseLane:
