@@ -42,6 +42,10 @@ def attach_lanes(
     async def assign_lanes(app: Any, assigned: Any, **kwargs: Any) -> None:
         await lanes.assign({tp.partition for tp in assigned if tp.topic == topic.name})
 
+    @app.on_partitions_revoked.connect  # type: ignore[untyped-decorator]
+    async def pause_lanes(app: Any, revoked: Any, **kwargs: Any) -> None:
+        await lanes.pause()
+
     @app.on_before_shutdown.connect  # type: ignore[untyped-decorator]
     async def close_lanes(app: Any, **kwargs: Any) -> None:
         await lanes.close()
