@@ -17,6 +17,7 @@ from core.journal import JournalEntry, decode_entry
 from core.messages import QuotaCrossed
 from core.period import format_instant
 from runtime.patience import until_done
+from streams.adapters.lanes import end_process_if_failed
 from streams.adapters.redis_quotas import RedisQuotas
 from streams.domain.quota_totals import Crossing, Limits, QuotaTotals
 
@@ -54,6 +55,8 @@ class QuotaLane:
         self._partition, self._totals, self._store, self._announcements = partition, totals, store, announcements
         self._history, self._limits, self._commit, self._clock = history, limits, commit, clock
         self._version, self._received_ms = -1, 0
+        # Up to where Redis was told that it is filled; less than that in Redis means that it lost writes.
+        self._marked = -1
         self._turn = asyncio.Lock()
         self._watch: asyncio.Task[None] | None = None
 
@@ -64,18 +67,22 @@ class QuotaLane:
             self._version, self._received_ms = version, entry.received_ms
         await until_done("redis", self._fill, transient=REDIS_DOWN)
         await self._announce(await self._limits(), None)
-        self._watch = asyncio.create_task(self._keep_filled())
+        self._watch = asyncio.create_task(self._keep_filled(), name=f"watch-{self._partition}")
+        self._watch.add_done_callback(end_process_if_failed)
 
     async def handle(self, records: list[Any]) -> None:
         """Apply journal records, write what changed, announce crossings, then commit the journal offset."""
         async with self._turn:
-            changed = []
+            changed, touched = [], set()
             for record in records:
                 entry = decode_entry(record.value)
                 changed += self._totals.apply(record.offset, entry)
-                self._version, self._received_ms = max(self._version, record.offset), entry.received_ms
+                # Also of records read again: their crossings may not have been announced when the process ended.
+                touched |= {(row.tenant, row.meter, row.period) for row in entry.periods}
+                if record.offset > self._version:
+                    self._version, self._received_ms = record.offset, entry.received_ms
             await until_done("redis", lambda: self._write(changed), transient=REDIS_DOWN)
-            await self._announce(await self._limits(), {(t.tenant, t.meter, t.period) for t in changed})
+            await self._announce(await self._limits(), touched)
         await self._commit(records[-1].offset + 1)
         QUOTA_FRESHNESS.labels(self._partition).set(max(0.0, time.time() - self._received_ms / 1_000))
 
@@ -85,26 +92,34 @@ class QuotaLane:
             self._watch.cancel()
 
     async def _write(self, changed: list[Any]) -> None:
-        if await self._store.is_wiped():
+        if not await self._store.has_all(self._marked):
             await self._fill()
+            HEALED.inc()
             return
         await self._store.write(changed)
-        await self._store.mark_progress(self._version, self._received_ms)
+        await self._mark_progress()
 
     async def _fill(self) -> None:
         totals = self._totals.all_totals()
-        await self._store.write(totals)
-        await self._store.mark_progress(self._version, self._received_ms)
-        # Last, so that a crash in between leaves it marked as wiped.
-        await self._store.mark_filled(int(self._clock.now().timestamp() * 1_000))
+        filled = False
+        while not filled:
+            token = await self._store.begin_filling()
+            await self._store.write(totals)
+            await self._mark_progress()
+            # Last, so that a crash in between leaves it marked as wiped; refused if it was wiped in between.
+            filled = await self._store.mark_filled(int(self._clock.now().timestamp() * 1_000), token)
         log.info("quotas.filled", partition=self._partition, totals=len(totals))
+
+    async def _mark_progress(self) -> None:
+        await self._store.mark_progress(self._version, self._received_ms)
+        self._marked = self._version
 
     async def _keep_filled(self) -> None:
         while True:
             await asyncio.sleep(_WATCH_SECONDS)
             try:
                 async with self._turn:
-                    if await self._store.is_wiped():
+                    if not await self._store.has_all(self._marked):
                         await self._fill()
                         HEALED.inc()
                     await self._announce(await self._limits(), None)

@@ -10,11 +10,13 @@ import faust
 import psycopg
 import structlog
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
 from redis.asyncio import Redis
 
 from core.clock import SystemClock
 from core.messages import QuotaCrossed, encode_message
 from core.topics import QUOTA_CROSSED, USAGE_JOURNAL
+from runtime.patience import until_done
 from runtime.postgres import Pool, create_pool
 from runtime.settings import Settings
 from runtime.topic_consumer import create_producer
@@ -35,21 +37,23 @@ class LimitsCache:
     def __init__(self, pool: Pool, refresh_s: float) -> None:
         self._pool, self._refresh_s = pool, refresh_s
         self._limits: Limits = {}
-        self._read_at: float | None = None
+        self._tried_at: float | None = None
+        self._turn = asyncio.Lock()
 
     async def get(self) -> Limits:
         """Return limits by (tenant, meter)."""
-        now = time.monotonic()
-        if self._read_at is None or now - self._read_at >= self._refresh_s:
-            try:
-                self._limits = await self._read()
-                self._read_at = now
-            except psycopg.Error as error:
-                log.warning("quota_limits.stale", error=str(error))
-        return self._limits
+        async with self._turn:
+            if self._tried_at is None or time.monotonic() - self._tried_at >= self._refresh_s:
+                try:
+                    self._limits = await self._read()
+                except psycopg.Error as error:
+                    log.warning("quota_limits.stale", error=str(error))
+                # After a failure, too: in an outage only one lane waits now and then, the others go on.
+                self._tried_at = time.monotonic()
+            return self._limits
 
     async def _read(self) -> Limits:
-        async with self._pool.connection(timeout=5) as connection:
+        async with self._pool.connection(timeout=1) as connection:
             rows = await (
                 await connection.execute("SELECT tenant_id, meter_id, limit_quantity, unit, hard FROM quota_limits")
             ).fetchall()
@@ -68,31 +72,38 @@ class KafkaAnnouncements:
         self._producer: AIOKafkaProducer | None = None
 
     async def announce(self, crossings: list[QuotaCrossed]) -> None:
-        """Produce the messages and wait until the broker has confirmed all."""
-        producer = await self._connect()
-        sent = [
-            await producer.send(QUOTA_CROSSED.name, encode_message(message), key=message.tenant_id.encode())
-            for message in crossings
-        ]
-        await asyncio.gather(*sent)
+        """Produce the messages and return when the broker has confirmed all; an outage is waited out."""
+        await until_done("kafka", lambda: self._send(crossings), transient=(KafkaError, OSError))
 
     async def close(self) -> None:
         """Stop the producer."""
         if self._producer is not None:
             await self._producer.stop()
 
-    async def _connect(self) -> AIOKafkaProducer:
+    async def _send(self, crossings: list[QuotaCrossed]) -> None:
         async with self._turn:
             if self._producer is None:
                 producer = create_producer(self._settings)
                 await producer.start()
                 self._producer = producer
-            return self._producer
+            try:
+                sent = [
+                    await self._producer.send(
+                        QUOTA_CROSSED.name, encode_message(message), key=message.tenant_id.encode()
+                    )
+                    for message in crossings
+                ]
+                await asyncio.gather(*sent)
+            except KafkaError:
+                # An idempotent producer of which a record was refused refuses all that follow; the next is a new one.
+                failed, self._producer = self._producer, None
+                await failed.stop()
+                raise
 
 
 def create_app(settings: Settings) -> faust.App:
     """Return the Faust app of the quota agent."""
-    app = create_batch_app(GROUP, settings.kafka_bootstrap, folder=settings.home / "faust")
+    app = create_batch_app(GROUP, settings.kafka_bootstrap)
     pool = create_pool(settings, max_size=2)
     limits = LimitsCache(pool, settings.registry_refresh_seconds)
     announcements = KafkaAnnouncements(settings)

@@ -11,6 +11,9 @@ from core.quantity import unscale
 
 PeriodKey = tuple[str, str, str]
 MONTH_LENGTH = len("2026-10")
+# Hours serve rolling limits: nobody asks for one that was last touched days ago, and there are many.
+HOURS_KEPT_MS = 3 * 86_400_000
+_FORGET_EVERY_MS = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,9 @@ class QuotaTotals:
     def __init__(self, thresholds_percent: Iterable[int]) -> None:
         self._thresholds = tuple(sorted(thresholds_percent))
         self._totals: dict[PeriodKey, dict[int, Total]] = {}
+        self._newest_month = ""
+        self._keys_of_newest_month: set[PeriodKey] = set()
+        self._forgotten_ms = 0
         self._announced: set[tuple[PeriodKey, int, Decimal]] = set()
 
     def apply(self, version: int, entry: JournalEntry) -> list[Total]:
@@ -81,6 +87,11 @@ class QuotaTotals:
             )
             segments[row.segment] = total
             changed.append(total)
+            if len(row.period) == MONTH_LENGTH and row.period >= self._newest_month:
+                if row.period > self._newest_month:
+                    self._newest_month, self._keys_of_newest_month = row.period, set()
+                self._keys_of_newest_month.add(key)
+        self._forget(entry.received_ms)
         return changed
 
     def all_totals(self) -> list[Total]:
@@ -94,10 +105,11 @@ class QuotaTotals:
     def crossings(self, limits: Limits, among: Iterable[PeriodKey] | None = None) -> list[Crossing]:
         """Return thresholds reached in months and not announced yet, lowest first, and remember them.
 
-        A raised limit re-arms: it is part of what was announced. `among` narrows the search to changed periods.
+        A raised limit re-arms: it is part of what was announced. `among` narrows the search to changed periods; without
+        it the newest month is searched, for a limit that was changed today says nothing about the months before.
         """
         found = []
-        for key in self._totals if among is None else set(among):
+        for key in self._keys_of_newest_month if among is None else set(among):
             tenant, meter, period = key
             quota = limits.get((tenant, meter))
             if quota is None or quota.limit <= 0 or len(period) != MONTH_LENGTH:
@@ -109,3 +121,16 @@ class QuotaTotals:
                     self._announced.add(mark)
                     found.append(Crossing(tenant, meter, period, percent, used, quota.limit, quota.unit))
         return sorted(found, key=lambda crossing: (crossing.tenant, crossing.meter, crossing.period, crossing.percent))
+
+    def _forget(self, received_ms: int) -> None:
+        if received_ms - self._forgotten_ms < _FORGET_EVERY_MS:
+            return
+        self._forgotten_ms = received_ms
+        oldest_ms = received_ms - HOURS_KEPT_MS
+        old = [
+            key
+            for key, segments in self._totals.items()
+            if len(key[2]) != MONTH_LENGTH and all(total.received_ms < oldest_ms for total in segments.values())
+        ]
+        for key in old:
+            del self._totals[key]
