@@ -36,9 +36,14 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class IngestLimits:
-    """What bounds an event: bytes, microseconds ahead of and behind the received time."""
+    """What bounds an event: bytes, microseconds ahead of and behind the received time; and an array of events.
+
+    A record may be compressed, so the topic's own limit bounds neither an array's bytes nor its events.
+    """
 
     max_bytes: int = 65_536
+    max_batch_bytes: int = 4_000_000
+    max_batch_events: int = 10_000
     max_ahead_us: int = 300 * 1_000_000
     max_age_us: int = 35 * 86_400 * 1_000_000
 
@@ -97,6 +102,20 @@ def split_batch(raw: bytes) -> list[bytes] | Rejection:
         return [bytes(item) for item in _decode_items(raw)]
     except _UNREADABLE as error:
         return Rejection("not_json", f"the batch is not a JSON array: {error}")
+
+
+def parse_batch(raw: bytes, limits: IngestLimits) -> list[bytes] | Rejection:
+    """Return the elements of an array of events within its limits, or why it is refused as a whole.
+
+    Codes: `too_large`, `too_many_events`, and that of `split_batch`.
+    """
+    if len(raw) > limits.max_batch_bytes:
+        return Rejection("too_large", f"the batch has {len(raw)} bytes, {limits.max_batch_bytes} are allowed")
+    items = split_batch(raw)
+    if isinstance(items, list) and len(items) > limits.max_batch_events:
+        found = f"the batch has {len(items)} events, {limits.max_batch_events} are allowed"
+        return Rejection("too_many_events", found)
+    return items
 
 
 def is_batch(raw: bytes) -> bool:

@@ -11,6 +11,7 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from core.journal import JournalEntry
+from core.topics import USAGE_JOURNAL
 from core.usage_event import IngestLimits
 from runtime.registry import RegistryCache
 from streams.domain.meter_partition import MeterPartition, MicroBatch
@@ -25,6 +26,10 @@ COMMIT_SECONDS = Histogram(
 )
 FRESHNESS = Gauge("meterbook_meter_freshness_seconds", "Age of the newest counted event's append time", ["partition"])
 IDENTITIES = Gauge("meterbook_dedupe_identities", "Identities remembered", ["partition"])
+
+
+# A transaction beyond this is cut in two: an entry must fit its topic whatever its events carry.
+WEIGHT_MAX = USAGE_JOURNAL.max_bytes // 2
 
 
 class Journal(Protocol):
@@ -105,6 +110,11 @@ class MeterLane:
             loaded = await self._registry.newer_than(records[-1].timestamp + 1)
             tally = self._state.judge(records, loaded.registry, self._limits)
             assert tally is not None
+        if tally.weight > WEIGHT_MAX and len(tally.records) > 1:
+            middle = len(tally.records) // 2
+            await self._count(tally.records[:middle])
+            await self._count(tally.records[middle:])
+            return
         batch = self._state.accept(tally)
         began = self._monotonic()
         await self._journal.commit(batch)

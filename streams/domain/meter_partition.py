@@ -23,8 +23,8 @@ from core.usage_event import (
     UsageEvent,
     event_identity,
     is_batch,
+    parse_batch,
     parse_event,
-    split_batch,
 )
 from streams.domain.source_record import Records, SourceRecord
 
@@ -246,12 +246,22 @@ class Tally:
         self._state = state
         self._homes: dict[str, int] = {}
 
+    @property
+    def weight(self) -> int:
+        """About how many bytes the micro-batch's transaction will have, rather more than less."""
+        total = IDENTITY_BYTES * len(self.identities) + 12 * len(self.refused)
+        for tenant, meter, dimensions, _ in self.measured:
+            # A window row, at most two period rows, and text of up to four bytes a character.
+            total += 4 * (64 + len(tenant) + len(meter) + sum(map(len, dimensions)))
+        total += sum(500 + len(letter.body or b"") for letter, _ in self.dead_letters)
+        return total + sum(100 + len(raw) for _, _, raw in self.misplaced)
+
     def take(self, record: SourceRecord) -> None:
         """Judge one record: an event, an array of events, or something to refuse."""
         value = record.value
         received_us = record.timestamp * 1_000
         if value is not None and is_batch(value):
-            items = split_batch(value)
+            items = parse_batch(value, self.limits)
             if isinstance(items, Rejection):
                 self._refuse(record, -1, value, items)
                 return
