@@ -53,16 +53,22 @@ class SourceReader:
                 if record.offset < first:
                     continue
                 if record.offset > last:
-                    # Only retention can have taken what the journal says was there.
                     self._ahead.appendleft(record)
-                    MISSING.inc()
-                    log.error("raw.missing", partition=self._where.partition, first=first, last=last)
+                    self._tell_missing(first, last)
                     return
                 yield record
                 if record.offset == last:
                     return
-            fetched = await self._reader.getmany(self._where, timeout_ms=500, max_records=20_000)
-            self._ahead.extend(fetched.get(self._where, []))
+            fetched = (await self._reader.getmany(self._where, timeout_ms=500, max_records=20_000)).get(self._where, [])
+            self._ahead.extend(fetched)
+            if not fetched and await self._reader.position(self._where) > last:
+                self._tell_missing(first, last)
+                return
+
+    def _tell_missing(self, first: int, last: int) -> None:
+        # Only retention can have taken what the journal says was there.
+        MISSING.inc()
+        log.error("raw.missing", partition=self._where.partition, first=first, last=last)
 
     async def end_offset(self) -> int:
         """Return the partition's end, to tell how far behind the journal is."""
