@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime
 
+import psycopg
 import structlog
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
 from prometheus_client import Gauge
 
 from core.clock import Clock
@@ -48,7 +50,7 @@ class OutboxRelay:
             try:
                 published = await self.publish_pending()
                 delay = 0.0 if published == _BATCH else _POLL_SECONDS
-            except (OSError, RuntimeError) as error:
+            except (KafkaError, psycopg.Error, OSError) as error:
                 delay = min(5.0, max(delay, _POLL_SECONDS) * 2)
                 log.warning("outbox.waiting", error=str(error), retry_in_seconds=delay)
             if delay:

@@ -29,14 +29,19 @@ class RegistryCache:
     def __init__(self, pool: Pool, clock: Clock, *, refresh_seconds: int) -> None:
         self._pool, self._clock, self._refresh_ms = pool, clock, refresh_seconds * 1_000
         self._loaded: LoadedRegistry | None = None
+        self._tried_ms = 0
         self._turn = asyncio.Lock()
 
     async def get(self) -> LoadedRegistry:
-        """Return the registry, read anew if it is older than the refresh time; during an outage the last good one."""
-        loaded = self._loaded
+        """Return the registry, read anew if it is older than the refresh time; during an outage the last good one.
+
+        In an outage one caller waits, and only once per refresh time: whoever needs a newer one asks for it.
+        """
+        loaded, now_ms = self._loaded, self._now_ms()
         if loaded is None:
             return await self.newer_than(0)
-        if self._now_ms() - loaded.loaded_ms >= self._refresh_ms:
+        if now_ms - max(loaded.loaded_ms, self._tried_ms) >= self._refresh_ms:
+            self._tried_ms = now_ms
             try:
                 return await self.refresh()
             except (psycopg.Error, TimeoutError) as error:
