@@ -59,7 +59,8 @@ class Matrix:
             if quantity == 0:
                 continue
             price = self.unit_amounts.get(value, self.unit_amount)
-            split: Dimensions = ((self.dimension, value),) if value else ()
+            # An empty value means "not named", which is not the same as "all of them" (no dimensions at all).
+            split: Dimensions = ((self.dimension, value),)
             if price is None:
                 unpriced.append((split, quantity))
                 continue

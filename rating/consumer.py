@@ -1,0 +1,144 @@
+"""The rating consumer: as usage flows, what it costs so far flows after it.
+
+The journal tells which tenants' months changed. A change is rated once the warehouse has stored it (its progress says
+so), at most once a second however much flows; then the journal offset is committed. A crash rates again: rows are
+absolute.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+
+import psycopg
+import structlog
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from core.clock import SystemClock
+from core.period import Period
+from core.topics import USAGE_JOURNAL
+from rating.adapters.clickhouse import ClickHouseRating
+from rating.adapters.kafka import Touched, publish_costs, read_touched
+from rating.adapters.postgres import PostgresHeldPlans
+from rating.ports import CostRow
+from rating.rate_open_periods import rate_open_periods
+from runtime.postgres import create_pool
+from runtime.settings import Settings
+from runtime.topic_consumer import create_producer
+
+GROUP = "meterbook-rating"
+_TICK_MS = 1_000
+_RECORDS_AT_ONCE = 2_000
+log = structlog.get_logger()
+
+
+@dataclass
+class Pending:
+    """Journal records not rated yet, by partition: (journal offset, what it touched), in order."""
+
+    by_partition: dict[TopicPartition, list[tuple[int, Touched]]] = field(default_factory=dict)
+
+    def add(self, partition: TopicPartition, offset: int, touched: Touched) -> None:
+        """Note a journal record."""
+        self.by_partition.setdefault(partition, []).append((offset, touched))
+
+    def take_stored(self, stored: dict[int, int]) -> tuple[set[tuple[str, Period]], dict[TopicPartition, int]]:
+        """Take out what the warehouse has stored; returns the months to rate and the journal offsets to commit then."""
+        months: set[tuple[str, Period]] = set()
+        offsets: dict[TopicPartition, int] = {}
+        for partition, records in self.by_partition.items():
+            done = stored.get(partition.partition, 0)
+            ready = list(takewhile(lambda record: record[1].source_next <= done, records))  # noqa: B023 - used at once
+            if ready:
+                self.by_partition[partition] = records[len(ready) :]
+                offsets[partition] = ready[-1][0] + 1
+                months.update(*(touched.months for _, touched in ready))
+        return months, offsets
+
+    def keep_only(self, assigned: set[TopicPartition]) -> None:
+        """Forget partitions that another worker reads now."""
+        for partition in self.by_partition.keys() - assigned:
+            del self.by_partition[partition]
+
+    @property
+    def count(self) -> int:
+        """How many journal records wait."""
+        return sum(map(len, self.by_partition.values()))
+
+
+class _Sink:
+    """`CostSink`: ClickHouse first, then the topic, so that who hears of a cost can read it."""
+
+    def __init__(self, store: ClickHouseRating, producer: AIOKafkaProducer) -> None:
+        self._store, self._producer = store, producer
+
+    async def put(self, rows: Sequence[CostRow]) -> None:
+        await self._store.put(rows)
+        await publish_costs(self._producer, rows)
+
+
+async def run(settings: Settings, stop: asyncio.Event) -> None:
+    """Keep running costs up to date until `stop` is set; an outage of a store is waited out."""
+    consumer = AIOKafkaConsumer(
+        USAGE_JOURNAL.name,
+        bootstrap_servers=settings.kafka_bootstrap,
+        group_id=GROUP,
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+    )
+    producer, store = create_producer(settings), ClickHouseRating(settings)
+    await producer.start()
+    await consumer.start()
+    try:
+        async with create_pool(settings, max_size=2) as pool:
+            plans, pending = PostgresHeldPlans(pool), Pending()
+            while not stop.is_set():
+                await _read(consumer, pending)
+                try:
+                    await _rate_stored(consumer, pending, plans, store, _Sink(store, producer))
+                except (OSError, KafkaError, ClickHouseError, psycopg.Error, TimeoutError) as error:
+                    log.warning("rating.waiting", error=repr(error)[:300])
+                    await asyncio.sleep(1)
+    finally:
+        await consumer.stop()
+        await producer.stop()
+        await store.close()
+
+
+async def _read(consumer: AIOKafkaConsumer, pending: Pending) -> None:
+    """Collect a tick's worth of journal records; while many wait for the warehouse, let the rest wait in Kafka."""
+    deadline = asyncio.get_running_loop().time() + _TICK_MS / 1_000
+    while (left := deadline - asyncio.get_running_loop().time()) > 0:
+        if pending.count >= _RECORDS_AT_ONCE:
+            await asyncio.sleep(left)
+            return
+        for partition, records in (await consumer.getmany(timeout_ms=int(left * 1_000) + 1)).items():
+            for record in records:
+                pending.add(partition, record.offset, read_touched(record.value))
+
+
+async def _rate_stored(
+    consumer: AIOKafkaConsumer, pending: Pending, plans: PostgresHeldPlans, store: ClickHouseRating, sink: _Sink
+) -> None:
+    assigned = set(consumer.assignment())
+    pending.keep_only(assigned)
+    if not pending.count:
+        return
+    stored = await store.stored_up_to([partition.partition for partition in pending.by_partition])
+    before = {partition: list(records) for partition, records in pending.by_partition.items()}
+    months, offsets = pending.take_stored(stored)
+    try:
+        rows = await rate_open_periods(months, plans=plans, usage=store, sink=sink, now=SystemClock().now())
+        if offsets:
+            await consumer.commit(offsets)
+    except BaseException:
+        # Not rated, so still pending: nothing may be forgotten because a store was away.
+        pending.by_partition = before
+        raise
+    if rows:
+        log.debug("usage.rated", months=len(months), rows=rows)
