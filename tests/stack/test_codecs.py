@@ -23,6 +23,8 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "deflate": zlib.compress,
 }
 ENCODINGS = sorted(COMPRESS)
+# LZ4's decompressor may keep the last byte until it sees what follows.
+HELD_BACK = {"lz4": 1}
 
 
 def _decode(encoding: str, body: bytes, piece: int) -> bytes:
@@ -64,9 +66,13 @@ def test_each_piece_of_an_answer_can_be_read_when_it_arrives(encoding: str, piec
     assert encode is not None
     assert encode.name == encoding
     decode = decoder(encoding)
+    sent = received = b""
     for piece in pieces:
-        assert decode.decode(encode.encode(piece)) == piece
-    assert decode.decode(encode.finish()) == b""
+        sent += piece
+        received += decode.decode(encode.encode(piece))
+        assert sent.startswith(received)
+        assert len(sent) - len(received) <= HELD_BACK.get(encoding, 0)
+    assert received + decode.decode(encode.finish()) == sent
     decode.finish()
 
 

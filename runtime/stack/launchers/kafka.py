@@ -109,7 +109,7 @@ class KafkaLauncher(Launcher):
 
     def _format(self) -> None:
         cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        arguments = ["format", "-t", cluster, "-c", str(self._settings_file), "--ignore-formatted"]
+        arguments = ["format", f"--cluster-id={cluster}", "-c", str(self._settings_file), "--ignore-formatted"]
         formatted = subprocess.run(
             [*self._jvm("kafka.tools.StorageTool"), *arguments],
             cwd=self.folder,
