@@ -20,7 +20,7 @@ GROUP = "meterbook-renderer"
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Render documents from `invoice.finalized` until `stop` is set; start more of these to scale."""
-    documents, clock = FolderDocuments(settings.documents), SystemClock()
+    documents, clock = FolderDocuments(settings.documents.resolve()), SystemClock()
     workers = PdfWorkers(processes=1)
     try:
         async with create_pool(settings, max_size=2) as pool:

@@ -6,6 +6,7 @@ The renderer reaches nothing: only `data:` and the bundled fonts are fetched. Th
 from __future__ import annotations
 
 import asyncio
+import atexit
 import functools
 import hashlib
 import multiprocessing
@@ -61,6 +62,8 @@ def _style() -> _Style:
     from weasyprint import CSS
     from weasyprint.text.fonts import FontConfiguration
 
+    # Let go of before the interpreter takes the library apart, which the fonts' own clean-up does not survive.
+    atexit.register(_style.cache_clear)
     fetcher, fonts = _bundled_fetcher(), FontConfiguration()
     text = (templates_folder() / "invoice.css").read_text()
     return _Style(fetcher, fonts, CSS(string=text, base_url="asset:", url_fetcher=fetcher, font_config=fonts))

@@ -111,7 +111,7 @@ async def test_from_request_to_paid_pdf_and_again_nothing_new(settings: Settings
         assert invoice.total == Decimal("114.03")  # 99 + 20,000 × 0.0005 + 100.5 × 0.05 (5.025)
         assert invoice.status == "finalized"
         assert invoice.document is not None
-        assert Path(invoice.document) == settings.documents / tenant_id / f"{invoice.number}.pdf"
+        assert Path(invoice.document) == settings.documents.resolve() / tenant_id / f"{invoice.number}.pdf"
         with psycopg.connect(settings.postgres) as connection:
             row = connection.execute("SELECT sha256 FROM invoice_documents WHERE location = %s", (invoice.document,))
             recorded = row.fetchone()
