@@ -9,19 +9,29 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Protocol
 
+import msgspec
 import psycopg
+from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from core.errors import ConflictError
+from core.errors import ConflictError, UnavailableError
 from runtime.clickhouse import connect_clickhouse
 from runtime.settings import Settings
 
 _NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 _ADVISORY_LOCK = 7_410_221
+CHECKSUMS = "checksums.json"
+_TOKEN = re.compile(
+    r"""(?P<comment>--[^\n]*|/\*.*?\*/)
+    |(?P<quoted>'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.|"")*"|`(?:[^`\\]|\\.|``)*`)
+    |(?P<end>;)
+    |(?P<text>[^;'"`/-]+|-(?!-)|/(?!\*))""",
+    re.DOTALL | re.VERBOSE,
+)
 
 
 class MigrationChangedError(ConflictError):
@@ -59,13 +69,31 @@ def read_migrations(store: str) -> list[Migration]:
     """Return the migrations of `store` ("postgres" or "clickhouse") in order; a badly named file is refused."""
     folder = resources.files("sql") / store / "migrations"
     names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
+    if not names:
+        raise ConflictError(f"there are no {store} migrations: the installation is incomplete")
     for name in names:
         if not _NAME.fullmatch(name):
             raise ConflictError(f"{store} migration {name}: expected a name such as 0012_add_line_reference.sql")
     numbers = [name[:4] for name in names]
     if len(set(numbers)) != len(numbers):
         raise ConflictError(f"two {store} migrations share a number: {', '.join(names)}")
-    return [Migration(name, (folder / name).read_text()) for name in names]
+    migrations = [Migration(name, (folder / name).read_text()) for name in names]
+    _check_merged(store, migrations, msgspec.json.decode((folder / CHECKSUMS).read_bytes(), type=dict[str, str]))
+    return migrations
+
+
+def _check_merged(store: str, migrations: list[Migration], merged: dict[str, str]) -> None:
+    """Refuse a migration that is not, byte for byte, what was merged: what `checksums.json` beside it says."""
+    for migration in migrations:
+        line = f'"{migration.name}": "{migration.checksum}"'
+        if migration.name not in merged:
+            raise ConflictError(f"{store} migration {migration.name} is new: add {line} to {CHECKSUMS} beside it")
+        if merged[migration.name] != migration.checksum:
+            raise MigrationChangedError(
+                f"{store} migration {migration.name} has changed since it was merged; write a new migration instead"
+            )
+    if gone := sorted(set(merged) - {migration.name for migration in migrations}):
+        raise MigrationChangedError(f"{store} migrations were merged and are gone: {', '.join(gone)}")
 
 
 def read_schema(store: str) -> str:
@@ -74,17 +102,25 @@ def read_schema(store: str) -> str:
 
 
 def split_statements(sql: str) -> list[str]:
-    """Split SQL into statements at semicolons outside of quotes, comments dropped (ClickHouse takes one at a time)."""
-    tokens = re.compile(r"--[^\n]*|'(?:[^'\\]|\\.|'')*'|;|[^;'-]+|-", re.DOTALL)
-    statements, current = [], ""
-    for piece in tokens.findall(sql):
-        if piece.startswith("--"):
-            continue
-        if piece == ";":
+    """Split SQL into statements at semicolons outside of quotes, comments dropped (ClickHouse takes one at a time).
+
+    Raises `ConflictError` for a quote or comment that never ends: half a statement must not run.
+    """
+    statements, current, position = [], "", 0
+    while position < len(sql):
+        found = _TOKEN.match(sql, position)
+        if found is None:
+            line = sql.count("\n", 0, position) + 1
+            raise ConflictError(f"line {line}: a quote or comment begins and does not end: {sql[position:][:40]!r}")
+        position = found.end()
+        if found.lastgroup == "comment":
+            # A comment separates words as a blank does.
+            current += " "
+        elif found.lastgroup == "end":
             statements.append(current.strip())
             current = ""
         else:
-            current += piece
+            current += found.group()
     return [statement for statement in [*statements, current.strip()] if statement]
 
 
@@ -162,13 +198,15 @@ def _locked(url: str) -> Iterator[psycopg.Connection[Any]]:
 def migrate(settings: Settings) -> dict[str, list[str]]:
     """Bring both stores to the present schema; returns the names applied now, by store.
 
-    Two callers at once take turns (an advisory lock in PostgreSQL guards both stores).
+    Two callers at once take turns (an advisory lock in PostgreSQL guards both stores). Raises `ConflictError` before
+    anything runs if a migration is not what it was, `UnavailableError` if a store does not answer.
     """
-    with _locked(settings.postgres) as connection:
-        applied = {"postgres": apply_pending(PostgresMigrations(connection), read_migrations("postgres"))}
-        client = connect_clickhouse(settings)
-        try:
-            applied["clickhouse"] = apply_pending(ClickHouseMigrations(client), read_migrations("clickhouse"))
-        finally:
-            client.close()
-    return applied
+    pending = {store: read_migrations(store) for store in ("postgres", "clickhouse")}
+    try:
+        with _locked(settings.postgres) as connection, closing(connect_clickhouse(settings)) as client:
+            return {
+                "postgres": apply_pending(PostgresMigrations(connection), pending["postgres"]),
+                "clickhouse": apply_pending(ClickHouseMigrations(client), pending["clickhouse"]),
+            }
+    except (psycopg.OperationalError, ClickHouseError) as error:
+        raise UnavailableError(f"the stores cannot be migrated: {error}") from error
