@@ -8,18 +8,20 @@ pauses, without a limit, because skipping a billing event would lose money silen
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalGenerationError, IllegalStateError, UnknownMemberIdError
 from aiokafka.structs import ConsumerRecord
 from prometheus_client import Counter
 
 from core.dead_letter import DeadLetter
 from core.errors import BrokenInvariantError, InvalidInputError
 from core.topics import BILLING_REJECTED, Topic
-from runtime.settings import Settings
+from runtime.settings import InvalidSettingsError, Settings
 
 Handler = Callable[[bytes | None], Awaitable[None]]
 log = structlog.get_logger()
@@ -61,8 +63,8 @@ class TopicConsumer:
         )
         producer = create_producer(self._settings)
         await producer.start()
-        await consumer.start()
         try:
+            await consumer.start()
             while not stop.is_set():
                 fetched = await consumer.getmany(timeout_ms=250, max_records=200)
                 for partition, records in fetched.items():
@@ -80,21 +82,24 @@ class TopicConsumer:
         stop: asyncio.Event,
     ) -> None:
         for record in records:
+            if partition not in consumer.assignment():
+                # It went to another member meanwhile, who reads on from the last commit.
+                return
             if not await self._handle_until_done(producer, record, stop):
                 return
             # Committed one by one: a record may stand for a charge, and repeating it costs more than the commit.
-            if partition in consumer.assignment():
+            try:
                 await consumer.commit({partition: record.offset + 1})
+            except (CommitFailedError, IllegalStateError, IllegalGenerationError, UnknownMemberIdError) as error:
+                log.warning("offset.not_committed", topic=record.topic, offset=record.offset, error=repr(error))
+                return
 
     async def _handle_until_done(self, producer: AIOKafkaProducer, record: ConsumerRecord, stop: asyncio.Event) -> bool:
         pause = 0.1
         while not stop.is_set():
             try:
-                await self._handle(record.value)
-            except InvalidInputError as refused:
-                await self._put_aside(producer, record, refused)
-                return True
-            except (BrokenInvariantError, asyncio.CancelledError):
+                await self._handle_or_put_aside(producer, record)
+            except (BrokenInvariantError, InvalidSettingsError, asyncio.CancelledError):
                 raise
             except Exception as error:
                 # The outermost loop of a worker: whatever went wrong, the record is not lost, and a person sees why.
@@ -107,16 +112,26 @@ class TopicConsumer:
                     error=repr(error),
                     pause_seconds=pause,
                 )
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+                await _sleep_unless(stop, pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
                 pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
             else:
-                _HANDLED.labels(self._topic.name, "handled").inc()
                 return True
         return False
 
+    async def _handle_or_put_aside(self, producer: AIOKafkaProducer, record: ConsumerRecord) -> None:
+        try:
+            await self._handle(record.value)
+        except InvalidSettingsError:
+            # Our surroundings are at fault, not the record.
+            raise
+        except InvalidInputError as refused:
+            await self._put_aside(producer, record, refused)
+        else:
+            _HANDLED.labels(self._topic.name, "handled").inc()
+
     async def _put_aside(self, producer: AIOKafkaProducer, record: ConsumerRecord, refused: InvalidInputError) -> None:
         letter = DeadLetter(
-            code=refused.faults[0].code,
+            code=refused.faults[0].code if refused.faults else refused.code,
             reason=str(refused),
             topic=record.topic,
             partition=record.partition,
@@ -130,3 +145,8 @@ class TopicConsumer:
         )
         _HANDLED.labels(self._topic.name, "rejected").inc()
         log.error("record.rejected", topic=record.topic, offset=record.offset, code=letter.code, reason=letter.reason)
+
+
+async def _sleep_unless(stop: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
