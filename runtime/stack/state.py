@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from runtime.settings import STATE_FILE
+from runtime.settings import ENGINES, STATE_FILE
 from runtime.stack.errors import HomeNotUsableError
 
 LOCK_FILE = "stack.lock"
@@ -53,12 +53,14 @@ def read_state(home: Path) -> StackState:
     except (FileNotFoundError, NotADirectoryError):
         return StackState(home)
     try:
-        engines = json.loads(text)["engines"]
-        return StackState(home, {name: _engine_from(part) for name, part in engines.items()})
+        engines = {name: _engine_from(part) for name, part in json.loads(text)["engines"].items()}
+        if not engines.keys() <= set(ENGINES):
+            raise ValueError(f"unknown engines: {sorted(engines.keys() - set(ENGINES))}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise HomeNotUsableError(
             f"{home / STATE_FILE} cannot be read ({error!r}): run `meterbook down`, remove the file, and start again"
         ) from error
+    return StackState(home, engines)
 
 
 def write_state(state: StackState) -> None:

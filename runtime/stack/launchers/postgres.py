@@ -142,7 +142,7 @@ class PostgresLauncher(Launcher):
         said = subprocess.run(
             [str(self._programs() / "initdb"), "-V"], capture_output=True, text=True, check=True
         ).stdout
-        return said.split(")")[-1].split()[0]
+        return said.partition("(PostgreSQL)")[2].split()[0]  # Debian's has more brackets after the version
 
     def _programs(self) -> Path:
         given = os.environ.get(PROGRAMS_VARIABLE)
