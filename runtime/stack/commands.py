@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections import deque
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +18,7 @@ from core.errors import MeterbookError
 from runtime import stack
 from runtime.settings import ENGINES, Settings, load_settings
 from runtime.stack.errors import UnknownEngineError
+from runtime.stack.state import without_password
 
 _FOLLOW_SECONDS = 0.3
 _TABLE_WIDTH = 200
@@ -54,7 +55,7 @@ def status(
 ) -> None:
     """Tell which engines run, where they are, and whether they answer; exit code 1 unless all do."""
     settings = load_settings()
-    told = stack.status(settings.home)
+    told = [replace(one, url=without_password(one.url)) for one in stack.status(settings.home)]
     external = external_engines(settings)
     if as_json:
         sys.stdout.write(json.dumps({"home": str(settings.home), "engines": [asdict(one) for one in told]}) + "\n")

@@ -13,6 +13,7 @@ from typing import ClassVar
 from runtime.stack import ports as loopback
 from runtime.stack.errors import EngineFailedError
 from runtime.stack.process import Daemon
+from runtime.stack.state import without_password
 
 _POLL_SECONDS = 0.05
 _LOG_KEPT_BYTES = 16 * 1024 * 1024
@@ -80,7 +81,7 @@ class Launcher(ABC):
                     f"{self.name} ended while it started; the end of {self.log}:\n{self.daemon.log_tail()}"
                 )
         self.settle()
-        progress(f"{self.name}: answers at {self.url}")
+        progress(f"{self.name}: answers at {without_password(self.url)}")
         return self.url
 
     def stop(self) -> None:
@@ -103,7 +104,7 @@ class Launcher(ABC):
                 return False
             if time.monotonic() > deadline:
                 raise EngineFailedError(
-                    f"{self.name} does not answer at {self.url} after {self.start_seconds:.0f} s; "
+                    f"{self.name} does not answer at {without_password(self.url)} after {self.start_seconds:.0f} s; "
                     f"the end of {self.log}:\n{self.daemon.log_tail()}"
                 )
             time.sleep(_POLL_SECONDS)
