@@ -7,6 +7,9 @@ while a token reused by mistake would swallow rows).
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import importlib
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -42,4 +45,11 @@ def connect_clickhouse(settings: Settings) -> Any:
 
 async def connect_clickhouse_async(settings: Settings) -> Any:
     """Return an asyncio clickhouse-connect client."""
+    # Its first insert imports pandas, where that is installed: a second or more in which the loop would stand still.
+    await asyncio.to_thread(_import_if_installed, "pandas")
     return await clickhouse_connect.get_async_client(**connection_arguments(settings))
+
+
+def _import_if_installed(module: str) -> None:
+    with contextlib.suppress(ImportError):
+        importlib.import_module(module)

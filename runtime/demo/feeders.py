@@ -19,6 +19,7 @@ BATCH_EVENTS = 50
 API_BATCH_EVENTS = 100
 _SLICE_SECONDS = 0.05
 _PRODUCERS = 2
+_API_CALLERS = 8
 
 
 @dataclass
@@ -141,15 +142,20 @@ async def _produce(
 async def feed_api(base_url: str, plan: FeedPlan, progress: FeedProgress) -> None:
     """Post single events and batches; each must be answered 202, which means that Kafka has them."""
     async with httpx2.AsyncClient(base_url=base_url, timeout=30) as client:
-        for event in plan.api_single:
-            answer = await client.post(
-                "/api/v1/usage",
-                content=event.body(),
-                headers={"content-type": "application/cloudevents+json"},
-            )
-            _must_be_accepted(answer)
-            progress.sent += 1
-            progress.by_api += 1
+        singles = iter(plan.api_single)
+
+        async def post_singles() -> None:
+            for event in singles:
+                answer = await client.post(
+                    "/api/v1/usage",
+                    content=event.body(),
+                    headers={"content-type": "application/cloudevents+json"},
+                )
+                _must_be_accepted(answer)
+                progress.sent += 1
+                progress.by_api += 1
+
+        await asyncio.gather(*(post_singles() for _ in range(_API_CALLERS)))
         for batch in plan.api_batches:
             answer = await client.post(
                 "/api/v1/usage/batch",
