@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import for_code
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-from core.errors import ConflictError
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaConnectionError, for_code
+
+from core.errors import ConflictError, UnavailableError
 from core.topics import ALL_TOPICS, Partitioning, Topic
 from runtime.settings import Settings
 
@@ -24,9 +27,7 @@ async def create_topics(settings: Settings) -> list[str]:
     Raises `ConflictError` if a usage topic has another partition count than `usage_partitions`: the journal, its
     source and the dedupe state belong together partition by partition.
     """
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
-    await admin.start()
-    try:
+    async with _admin(settings) as admin:
         brokers = len((await admin.describe_cluster())["brokers"])
         wanted = [
             NewTopic(
@@ -51,16 +52,41 @@ async def create_topics(settings: Settings) -> list[str]:
                 raise for_code(code)(f"cannot create topic {name}: {rest}")
         await _check_partitions(admin, settings)
         return created
+
+
+async def check_topics(settings: Settings) -> None:
+    """Return if a stream worker may start: a consumer of a missing topic waits for ever, deaf to SIGTERM.
+
+    Raises `UnavailableError` if a topic is missing or Kafka does not answer, `ConflictError` as `create_topics` does.
+    """
+    async with _admin(settings) as admin:
+        if missing := sorted(await _check_partitions(admin, settings)):
+            raise UnavailableError(f"topics are missing: {', '.join(missing)}; run `meterbook migrate` first")
+
+
+@asynccontextmanager
+async def _admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
+    try:
+        await admin.start()
+        yield admin
+    except KafkaConnectionError as error:
+        raise UnavailableError(f"Kafka at {settings.kafka_bootstrap} does not answer: {error}") from error
     finally:
         await admin.close()
 
 
-async def _check_partitions(admin: AIOKafkaAdminClient, settings: Settings) -> None:
+async def _check_partitions(admin: AIOKafkaAdminClient, settings: Settings) -> set[str]:
+    """Return the names of missing topics."""
+    missing = set()
     for description in await admin.describe_topics([topic.name for topic in ALL_TOPICS]):
         topic = next(topic for topic in ALL_TOPICS if topic.name == description["topic"])
         found, wanted = len(description["partitions"]), partitions_of(topic, settings)
-        if topic.partitioning is Partitioning.USAGE and found and found != wanted:
+        if not found:
+            missing.add(topic.name)
+        elif topic.partitioning is Partitioning.USAGE and found != wanted:
             raise ConflictError(
                 f"topic {topic.name} has {found} partitions, METERBOOK_USAGE_PARTITIONS says {wanted}; "
                 "a usage topic's partition count never changes in place"
             )
+    return missing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -9,6 +10,7 @@ import faust
 import structlog
 from prometheus_client import start_http_server
 
+from runtime.kafka_topics import check_topics
 from runtime.settings import Settings
 
 
@@ -19,6 +21,7 @@ class _Worker(faust.Worker):  # type: ignore[misc]
 
 def run_stream_worker(create_app: Callable[[Settings], faust.App], settings: Settings, name: str) -> NoReturn:
     """Run the app until SIGTERM or SIGINT; never returns (Faust's worker ends the process with its exit code)."""
+    asyncio.run(check_topics(settings))
     if settings.metrics_port is not None:
         start_http_server(settings.metrics_port, addr=settings.metrics_host)
     structlog.get_logger().info("worker.starting", worker=name)
