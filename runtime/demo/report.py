@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 from typing import Any
 
@@ -146,7 +147,9 @@ def _invoice_table(outcome: Outcome) -> Table:
 def _invoiced_by_hour(outcome: Outcome) -> dict[tuple[str, str, str], Decimal]:
     found: dict[tuple[str, str, str], Decimal] = {}
     for invoice in outcome.invoices:
-        for line in invoice["lines"]:
+        # The included and the overage part of a charge are two lines with the same usage behind them.
+        behind = {(line["charge_id"], json.dumps(line["dimensions"])): line for line in invoice["lines"]}
+        for line in behind.values():
             for hour, quantity, _ in line["evidence"].get("hours", []):
                 key = (invoice["tenant_id"], line["meter_id"], hour)
                 found[key] = found.get(key, Decimal(0)) + Decimal(quantity)

@@ -19,6 +19,7 @@ from runtime.clickhouse import connect_clickhouse
 from runtime.demo.azure_trace import read_azure_trace
 from runtime.demo.feeders import FeedProgress
 from runtime.demo.fleet import Fleet
+from runtime.demo.observe import read_metric
 from runtime.demo.report import summarize
 from runtime.demo.run_demo import Demo, DemoOptions
 from runtime.settings import load_settings
@@ -41,15 +42,21 @@ INVOICED = {
 
 
 async def kill_meter_three_times(fleet: Fleet, progress: FeedProgress) -> None:
-    """kill -9 the meter worker at three random moments of the feeding, and start it anew each time."""
+    """kill -9 the meter worker at three random moments of its counting, and start it anew each time."""
     rng = random.Random(SEED)
-    for share in (0.2, 0.45, 0.7):
-        while progress.sent < share * 9_259 and not progress.finished:
-            await asyncio.sleep(0.02)
-        await asyncio.sleep(rng.random() * 0.3)
+    for kill in range(KILLS):
+        while not await counted_by(fleet.members["meter"].metrics_port):
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(rng.random())
+        assert not progress.finished, f"all was sent before kill {kill + 1}: feed more slowly"
         fleet.kill("meter")
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.2)
         fleet.start("meter", "worker", "meter")
+
+
+async def counted_by(port: int) -> float:
+    """Return how many events the worker behind this metrics port has accepted."""
+    return (await read_metric(port, "meterbook_events_total", "outcome")).get("accepted", 0)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +70,7 @@ def run(tmp_path_factory):
         seed=SEED,
         duplicates_percent=5,
         api_events=500,
-        events_per_second=800,
+        events_per_second=250,
         keep=True,
         extra_environment={"METERBOOK_EVENT_MAX_AGE_DAYS": "20000"},
         fault=kill_meter_three_times,
