@@ -1,26 +1,14 @@
 """Money. Owns minor units and rounding: exact amounts stay exact until `round_to_minor`, once, at the line item.
 
-Float never comes near: the module sets the process's decimal context once (60 digits, and mixing floats into Decimal
-traps), because Python's default of 28 digits rounds silently.
+Float never comes near: `core.exact_decimals` sets the process's decimal context (60 digits, mixing in floats traps).
 """
 
 from __future__ import annotations
 
-import decimal
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 
 from core.errors import Fault, InvalidInputError, must_hold
-
-PRECISION = 60
-_CONTEXT = decimal.Context(
-    prec=PRECISION,
-    rounding=ROUND_HALF_UP,
-    traps=[decimal.InvalidOperation, decimal.DivisionByZero, decimal.Overflow, decimal.FloatOperation],
-)
-decimal.DefaultContext.prec = PRECISION
-decimal.DefaultContext.traps[decimal.FloatOperation] = True
-decimal.setcontext(_CONTEXT.copy())
 
 # ISO 4217 minor units of the currencies that can be priced in now; an unknown currency is refused, never guessed.
 MINOR_UNITS: dict[str, int] = {
