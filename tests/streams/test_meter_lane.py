@@ -1,0 +1,204 @@
+"""The meter worker's lane with everything around it in memory: taking over, judging by a fresh registry, cutting."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
+
+import pytest
+
+from core.errors import BrokenInvariantError
+from core.journal import JournalEntry
+from core.meters import Meter, Registry
+from core.usage_event import IngestLimits
+from runtime.registry import LoadedRegistry
+from streams import meter_lane
+from streams.domain.meter_partition import MeterPartition, MicroBatch
+from streams.meter_lane import MeterLane
+
+BASE_MS = 1_700_158_800_000
+METER = Meter("tokens", "token", "llm", "sum", "tokens", ("model",))
+
+
+class Record(NamedTuple):
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+
+
+class MemoryJournal:
+    """What was committed, and in which order the lane called."""
+
+    def __init__(self, *earlier: JournalEntry) -> None:
+        self.batches: list[MicroBatch] = []
+        self.calls: list[str] = []
+        self._earlier = earlier
+        self.fails = False
+
+    async def take_over(self) -> None:
+        self.calls.append("take_over")
+
+    async def entries(self) -> AsyncIterator[tuple[int, JournalEntry]]:
+        self.calls.append("entries")
+        for offset, entry in enumerate(self._earlier):
+            yield offset, entry
+
+    async def commit(self, batch: MicroBatch) -> None:
+        if self.fails:
+            raise RuntimeError("in doubt")
+        self.calls.append("commit")
+        self.batches.append(batch)
+
+    async def close(self) -> None:
+        self.calls.append("close")
+
+
+class MemoryRegistry:
+    """A registry that learns tenants when it is read anew."""
+
+    def __init__(self, *tenants: str, newer: tuple[str, ...] = (), loaded_ms: int = BASE_MS - 60_000) -> None:
+        self._old = LoadedRegistry(Registry.of(tenants, [METER]), loaded_ms)
+        self._newer = Registry.of((*tenants, *newer), [METER])
+        self.asked: list[int] = []
+
+    async def get(self) -> LoadedRegistry:
+        return self._old
+
+    async def newer_than(self, instant_ms: int) -> LoadedRegistry:
+        self.asked.append(instant_ms)
+        return LoadedRegistry(self._newer, instant_ms)
+
+
+def event(number: int, tenant: str = "acme", **data: Any) -> bytes:
+    return json.dumps(
+        {
+            "specversion": "1.0",
+            "id": f"e{number}",
+            "source": "s",
+            "type": "llm",
+            "subject": tenant,
+            "time": "2023-11-16T18:19:30Z",
+            "data": {"tokens": 2, "model": "m", **data},
+        }
+    ).encode()
+
+
+def records(*values: bytes | None, first: int = 0) -> list[Record]:
+    return [Record(first + number, BASE_MS + number, None, value) for number, value in enumerate(values)]
+
+
+def state() -> MeterPartition:
+    return MeterPartition(0, topic="usage.events", owner="w", partition_of=lambda _: 0, horizon_days=35)
+
+
+def lane(journal: MemoryJournal, registry: MemoryRegistry | None = None, **changes: Any) -> MeterLane:
+    settings: dict[str, Any] = {"pause_s": 0.0, "events_max": 1_000, **changes}
+    registry = registry or MemoryRegistry("acme")
+    return MeterLane(state(), journal, registry, IngestLimits(), **settings)  # type: ignore[arg-type]
+
+
+async def test_it_fences_before_it_loads_and_counts_on_from_there() -> None:
+    first = MemoryJournal()
+    await lane(first).handle(records(event(1), event(2)))
+    journal = MemoryJournal(*[batch.entry for batch in first.batches])
+    second = lane(journal)
+    await second.open()
+    await second.handle(records(event(1), event(2), event(2), event(3)))
+    assert journal.calls == ["take_over", "entries", "commit"]
+    [batch] = journal.batches
+    assert (batch.entry.previous_last, batch.entry.first, batch.entry.last) == (1, 2, 3)
+    assert (batch.entry.accepted, batch.entry.duplicates) == (1, 1)
+    [row] = batch.entry.windows
+    assert (row.quantity, row.events) == (str(6 * 10**12), 3)
+
+
+async def test_records_that_were_counted_make_no_transaction() -> None:
+    journal = MemoryJournal()
+    worker = lane(journal)
+    await worker.handle(records(event(1)))
+    await worker.handle(records(event(1)))
+    assert len(journal.batches) == 1
+
+
+async def test_a_tenant_younger_than_the_registry_is_looked_up_before_it_is_refused() -> None:
+    journal, registry = MemoryJournal(), MemoryRegistry("acme", newer=("young",))
+    await lane(journal, registry).handle(records(event(1), event(2, "young"), event(3, "nobody")))
+    [batch] = journal.batches
+    assert batch.entry.accepted == 2
+    assert [letter.code for letter, _ in batch.dead_letters] == ["unknown_tenant"]
+    assert registry.asked == [BASE_MS + 2 + 1]
+
+
+async def test_a_registry_read_after_the_records_came_is_believed() -> None:
+    journal, registry = MemoryJournal(), MemoryRegistry("acme", newer=("young",), loaded_ms=BASE_MS + 60_000)
+    await lane(journal, registry).handle(records(event(1, "young")))
+    assert [letter.code for letter, _ in journal.batches[0].dead_letters] == ["unknown_tenant"]
+    assert registry.asked == []
+
+
+async def test_poison_that_no_registry_could_help_causes_no_reading() -> None:
+    registry = MemoryRegistry("acme")
+    await lane(MemoryJournal(), registry).handle(records(b"nonsense", None, event(1, tokens=-1)))
+    assert registry.asked == []
+
+
+async def test_many_records_are_cut_into_transactions_of_bounded_length() -> None:
+    journal = MemoryJournal()
+    await lane(journal, events_max=7).handle(records(*map(event, range(30))))
+    assert [batch.entry.accepted for batch in journal.batches] == [7, 7, 7, 7, 2]
+    assert [batch.entry.previous_last for batch in journal.batches] == [-1, 6, 13, 20, 27]
+
+
+async def test_a_transaction_that_would_be_too_heavy_is_cut_until_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meter_lane, "WEIGHT_MAX", 2_000)
+    journal = MemoryJournal()
+    heavy = [event(number, model=f"model-{number}-" + "m" * 100) for number in range(9)]
+    await lane(journal).handle(records(*heavy, b"poison", b"p" * 1_500, None))
+    assert sum(batch.entry.accepted for batch in journal.batches) == 9
+    assert sum(batch.entry.rejected for batch in journal.batches) == 3
+    chain = [(batch.entry.previous_last, batch.entry.last) for batch in journal.batches]
+    assert [last for _, last in chain][:-1] == [previous for previous, _ in chain][1:]
+    assert len(chain) > 4
+    assert chain[-1][1] == 11
+
+
+async def test_a_single_heavy_record_is_counted_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meter_lane, "WEIGHT_MAX", 10)
+    journal = MemoryJournal()
+    await lane(journal).handle(records(b"[" + b",".join(map(event, range(50))) + b"]"))
+    assert [batch.entry.accepted for batch in journal.batches] == [50]
+
+
+async def test_small_batches_are_gathered_after_a_commit_and_large_ones_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(meter_lane.asyncio, "sleep", sleep)
+    worker = lane(MemoryJournal(), pause_s=0.2, events_max=3, monotonic=lambda: 100.0)
+    await worker.handle(records(event(1)))
+    assert slept == []
+    await worker.handle(records(event(2), first=1))
+    await worker.handle(records(event(3), event(4), event(5), first=2))
+    assert slept == [pytest.approx(0.2)]
+
+
+async def test_a_commit_in_doubt_is_not_tried_again() -> None:
+    journal = MemoryJournal()
+    journal.fails = True
+    with pytest.raises(RuntimeError, match="in doubt"):
+        await lane(journal).handle(records(event(1)))
+    assert journal.batches == []
+
+
+async def test_a_forked_journal_stops_the_lane() -> None:
+    journal = MemoryJournal()
+    await lane(journal, events_max=1).handle(records(event(1), event(2), event(3)))
+    entries = [batch.entry for batch in journal.batches]
+    with pytest.raises(BrokenInvariantError, match="follows"):
+        await lane(MemoryJournal(entries[0], entries[2])).open()
