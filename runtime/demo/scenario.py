@@ -34,7 +34,7 @@ TENANTS = (
         "lite",
         "rechnung@cedar.example",
         country="DE",
-        address="Zedernweg 12|10115 Berlin|Germany",
+        address="Zedernweg 12|10115 Berlin",
     ),
     DemoTenant(
         "drift",
