@@ -1,0 +1,100 @@
+"""The private parts of Faust and aiokafka that the batch transport stands on must be as in the pinned versions."""
+
+from __future__ import annotations
+
+import inspect
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+import faust
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.consumer import fetcher
+from faust.app.base import App
+from faust.transport.drivers import aiokafka as driver
+
+from streams.adapters import batch_transport
+from streams.adapters.batch_transport import Batch, BatchConsumer, BatchTransport, batch_topic, create_batch_app
+
+
+class Record(NamedTuple):
+    offset: int
+    timestamp: int
+
+
+@pytest.fixture
+def app(monkeypatch: pytest.MonkeyPatch) -> faust.App:
+    monkeypatch.setattr(fetcher, "PartitionRecords", fetcher.PartitionRecords)
+    return create_batch_app("test-batch", "127.0.0.1:1,127.0.0.1:2")
+
+
+def test_the_versions_are_those_that_were_read() -> None:
+    assert (version("faust-streaming"), version("aiokafka")) == ("0.15.3", "0.14.0")
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "parameters"),
+    [
+        (driver.Consumer, "_getmany", ["self", "active_partitions", "timeout"]),
+        (driver.Consumer, "_to_message", ["self", "tp", "record"]),
+        (driver.Consumer, "_new_consumer_thread", ["self"]),
+        (driver.AIOKafkaConsumerThread, "_create_worker_consumer", ["self", "transport"]),
+        (driver.AIOKafkaConsumerThread, "_ensure_consumer", ["self"]),
+        (driver.AIOKafkaConsumerThread, "call_thread", ["self", "fun", "args", "kwargs"]),
+        (fetcher.PartitionRecords, "_consumer_record", ["self", "tp", "record"]),
+        (App, "_new_transport", ["self"]),
+        (App, "_create_directories", ["self"]),
+    ],
+    ids=lambda value: getattr(value, "__name__", None) if not isinstance(value, list) else "",
+)
+def test_what_is_replaced_or_called_is_there_with_its_parameters(owner: Any, name: str, parameters: list[str]) -> None:
+    assert list(inspect.signature(getattr(owner, name)).parameters) == parameters
+
+
+def test_the_consumer_thread_passes_only_arguments_that_aiokafka_knows() -> None:
+    source = inspect.getsource(batch_transport._ConsumerThread._create_worker_consumer)
+    passed = {line.split("=")[0].strip() for line in source.splitlines() if line.startswith(" " * 12) and "=" in line}
+    assert passed - set(inspect.signature(AIOKafkaConsumer).parameters) == set()
+    assert {"group_id", "isolation_level", "enable_auto_commit", "fetch_max_wait_ms"} <= passed
+
+
+def test_faust_still_creates_its_parts_through_what_is_replaced() -> None:
+    assert "_new_transport" in inspect.getsource(App.transport.fget)
+    assert "_create_directories" in inspect.getsource(App.on_first_start)
+    assert "_new_consumer_thread" in inspect.getsource(driver.Consumer.__init__)
+    assert "self._getmany(" in inspect.getsource(driver.Consumer._wait_next_records)
+    assert "_create_worker_consumer" in inspect.getsource(driver.AIOKafkaConsumerThread._create_consumer)
+
+
+def test_records_leave_the_fetcher_as_the_parser_made_them(app: faust.App) -> None:
+    assert fetcher.PartitionRecords is batch_transport._LightRecords
+    assert "PartitionRecords(" in inspect.getsource(fetcher.Fetcher)
+    parsed = object()
+    assert batch_transport._LightRecords._consumer_record(None, None, parsed) is parsed
+
+
+def test_the_app_uses_the_batch_transport_and_keeps_nothing_itself(app: faust.App) -> None:
+    assert isinstance(app.transport, BatchTransport)
+    assert isinstance(app.consumer, BatchConsumer)
+    assert [str(url) for url in app.conf.broker] == ["kafka://127.0.0.1:1", "kafka://127.0.0.1:2"]
+    assert app.conf.processing_guarantee.value == "at_least_once"
+    assert (app.conf.table_standby_replicas, app.conf.topic_allow_declare, app.conf.web_enabled) == (0, False, False)
+    assert batch_topic(app, "usage.events").acks is False
+
+
+def test_a_batch_is_one_message_at_its_last_record(app: faust.App) -> None:
+    records = [Record(3, 1_000), Record(4, 2_500)]
+    message = app.consumer._to_message(TopicPartition("usage.events", 2), Batch(records))
+    assert message.value is records
+    assert (message.topic, message.partition, message.offset, message.timestamp) == ("usage.events", 2, 4, 2.5)
+
+
+async def test_what_one_fetch_brought_for_a_partition_is_one_batch(
+    app: faust.App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fetched(self: Any, active_partitions: Any, timeout: float) -> dict[Any, list[Record]]:
+        return {"a": [Record(1, 1), Record(2, 2)], "b": [], "c": [Record(9, 9)]}
+
+    monkeypatch.setattr(driver.Consumer, "_getmany", fetched)
+    found = await BatchConsumer._getmany(app.consumer, active_partitions=None, timeout=1.0)
+    assert {place: [batch.offset for batch in batches] for place, batches in found.items()} == {"a": [2], "c": [9]}
