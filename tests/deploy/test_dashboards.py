@@ -98,7 +98,7 @@ def test_revenue_is_invoiced_plus_what_is_not_invoiced_yet_in_one_currency(resul
     assert (invoiced, waiting, running) == (Decimal("136.92"), Decimal("38.16"), Decimal("76.08"))
 
     def money(title: str, name: str) -> Decimal:
-        return round(Decimal(sum(column(whole(results, title), name))), 2)
+        return round(sum((Decimal(str(value)) for value in column(whole(results, title), name)), Decimal(0)), 2)
 
     assert money("Invoiced for ${period}, ${currency}", "Invoiced") == invoiced
     assert money("Live usage cost of ${period}, ${currency}", "Running") == running
