@@ -17,6 +17,8 @@ def configure_logs(settings: Settings, process: str) -> None:
     level = logging.getLevelNamesMapping()[settings.log_level]
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        # Not a context variable: threads of libraries have contexts of their own.
+        lambda logger, name, event: {**event, "process": process},
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
@@ -37,6 +39,7 @@ def configure_logs(settings: Settings, process: str) -> None:
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_is_news)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
@@ -48,4 +51,9 @@ def configure_logs(settings: Settings, process: str) -> None:
     root.setLevel(level)
     for name in _NOISY:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
-    structlog.contextvars.bind_contextvars(process=process)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    # Kafka 4 answers the first produce of a transaction so now and then, and aiokafka tries again: many lines a second
+    # that tell nothing. Where replicas are really missing, nothing is committed, and the lag's alert tells.
+    return not (record.name == "aiokafka.producer.sender" and "NotEnoughReplicasError" in record.getMessage())

@@ -1,0 +1,147 @@
+"""The registry of tenants and meters: fresh when asked, the last good one in an outage, never older than needed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from core.clock import ManualClock
+from core.meters import Meter
+from runtime import registry as module
+from runtime.postgres import create_pool
+from runtime.registry import RegistryCache
+from runtime.settings import Settings
+
+
+class Pool:
+    """PostgreSQL in memory: tenants, one meter, and whether it answers."""
+
+    def __init__(self, *tenants: str) -> None:
+        self.tenants = list(tenants)
+        self.down = 0
+        self.readings = 0
+
+    @asynccontextmanager
+    async def connection(self, timeout: float) -> AsyncIterator[Any]:
+        self.readings += 1
+        if self.down:
+            self.down -= 1
+            raise psycopg.OperationalError("no connection")
+        yield self
+
+    async def execute(self, query: str) -> Any:
+        meter = Meter("tokens", "token", "llm", "sum", "tokens", ("model",))
+        rows: list[dict[str, Any]] = [{"tenant_id": tenant} for tenant in self.tenants]
+        if "meters" in query:
+            rows = [{name: getattr(meter, name) for name in Meter.__slots__}]
+
+        class Cursor:
+            async def fetchall(self) -> Any:
+                return rows
+
+        return Cursor()
+
+
+class Desk:
+    def __init__(self) -> None:
+        self.pool = Pool("acme")
+        self.clock = ManualClock(datetime(2026, 10, 31, tzinfo=UTC))
+        self.cache = RegistryCache(self.pool, self.clock, refresh_seconds=5)  # type: ignore[arg-type]
+
+    async def tenants(self) -> set[str]:
+        return set((await self.cache.get()).registry.tenants)
+
+    def pass_seconds(self, seconds: float) -> None:
+        self.clock.advance(timedelta(seconds=seconds))
+
+    def now_ms(self) -> int:
+        return int(self.clock.now().timestamp() * 1_000)
+
+
+@pytest.fixture
+def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
+    sleep = asyncio.sleep
+
+    async def instantly(seconds: float) -> None:
+        await sleep(0)
+
+    monkeypatch.setattr(module.asyncio, "sleep", instantly)
+    return Desk()
+
+
+async def test_it_is_read_once_and_again_when_it_is_old(desk: Desk) -> None:
+    assert await desk.tenants() == {"acme"}
+    desk.pool.tenants.append("globex")
+    desk.pass_seconds(4.9)
+    assert await desk.tenants() == {"acme"}
+    desk.pass_seconds(0.1)
+    assert await desk.tenants() == {"acme", "globex"}
+    assert desk.pool.readings == 2
+
+
+async def test_in_an_outage_the_last_good_one_serves_and_only_one_caller_waits_each_time(desk: Desk) -> None:
+    await desk.tenants()
+    desk.pool.down = 100
+    desk.pass_seconds(6)
+    for _ in range(50):
+        assert await desk.tenants() == {"acme"}
+    assert desk.pool.readings == 2
+    desk.pass_seconds(5)
+    assert await desk.tenants() == {"acme"}
+    assert desk.pool.readings == 3
+    desk.pool.down = 0
+    desk.pool.tenants.append("globex")
+    desk.pass_seconds(5)
+    assert await desk.tenants() == {"acme", "globex"}
+
+
+async def test_the_first_reading_waits_for_the_store(desk: Desk) -> None:
+    desk.pool.down = 4
+    assert await desk.tenants() == {"acme"}
+    assert desk.pool.readings == 5
+
+
+async def test_one_newer_than_an_instant_is_read_once_for_all_who_ask(desk: Desk) -> None:
+    await desk.tenants()
+    desk.pass_seconds(1)
+    desk.pool.tenants.append("globex")
+    wanted = desk.now_ms()
+    found = await asyncio.gather(*(desk.cache.newer_than(wanted) for _ in range(6)))
+    assert all("globex" in loaded.registry.tenants and loaded.loaded_ms >= wanted for loaded in found)
+    assert desk.pool.readings == 2
+
+
+async def test_one_newer_than_an_instant_waits_an_outage_out_rather_than_refuse_wrongly(desk: Desk) -> None:
+    await desk.tenants()
+    desk.pass_seconds(1)
+    desk.pool.tenants.append("globex")
+    desk.pool.down = 7
+    assert "globex" in (await desk.cache.newer_than(desk.now_ms())).registry.tenants
+    assert desk.pool.readings == 9
+
+
+@pytest.mark.integration
+async def test_tenants_and_meters_come_as_they_were_stored(settings: Settings) -> None:
+    with psycopg.connect(settings.postgres, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO tenants (tenant_id, name, email, country, currency, created_at)"
+            " VALUES ('registry-1', 'R', 'r@example.com', 'DE', 'EUR', now())"
+        )
+        connection.execute(
+            "INSERT INTO meters (meter_id, unit, event_type, aggregation, value_property, dimensions, created_at)"
+            " VALUES ('registry_sum', 'GB', 'registry.sum', 'sum', 'gb', '{region,class}', now()),"
+            " ('registry_count', 'run', 'registry.sum', 'count', NULL, '{}', now())"
+        )
+    async with create_pool(settings, max_size=1) as pool:
+        loaded = await RegistryCache(pool, ManualClock(datetime.now(UTC)), refresh_seconds=5).get()
+    assert "registry-1" in loaded.registry.tenants
+    assert set(loaded.registry.by_event_type["registry.sum"]) == {
+        Meter("registry_sum", "GB", "registry.sum", "sum", "gb", ("region", "class")),
+        Meter("registry_count", "run", "registry.sum", "count", None, ()),
+    }
