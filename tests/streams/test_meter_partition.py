@@ -138,6 +138,37 @@ def test_a_batch_record_counts_each_element_and_refuses_only_the_bad_ones():
     assert (letter.code, letter.offset, letter.index, letter.body, key) == ("missing_field", 5, 1, b"{}", b"acme")
 
 
+def test_an_array_beyond_its_limits_is_refused_whole_before_it_is_taken_apart():
+    state, limits = partition(), IngestLimits(max_bytes=1_000, max_batch_bytes=2_000, max_batch_events=5)
+    fits, many = b"[" + b",".join(map(body, range(5))) + b"]", b"[" + b",".join([b"1"] * 6) + b"]"
+    large = b"[" + b" " * 2_000 + b"]"
+    records = [Record(offset, BASE_MS, None, raw) for offset, raw in enumerate([many, fits, large, body(9)])]
+    batch = state.accept(state.judge(records, REGISTRY, limits))
+    assert [(letter.code, letter.index, letter.body) for letter, _ in batch.dead_letters] == [
+        ("too_many_events", -1, many), ("too_large", -1, large),
+    ]  # fmt: skip
+    assert (batch.entry.accepted, batch.entry.refused) == (6, [(0, -1), (2, -1)])
+
+
+@given(EVENTS, st.lists(st.binary(max_size=300), max_size=20))
+def test_the_weight_of_a_tally_is_never_less_than_what_is_committed(events, poison):
+    state = partition(home=lambda tenant: 1 if tenant == "globex" else 0)
+    values = [body(number, tenant, minute, quantity, model * 200) for number, tenant, minute, quantity, model in events]
+    records = [Record(offset, BASE_MS, None, raw) for offset, raw in enumerate([*values, *poison])]
+    tally = state.judge(records, REGISTRY, LIMITS)
+    if tally is None:
+        return
+    weight = tally.weight
+    batch = state.accept(tally)
+    committed = len(encode_entry(batch.entry))
+    committed += sum(
+        len(letter.body or b"") + sum(len(name) + len(value) for name, value in letter.headers())
+        for letter, _ in batch.dead_letters
+    )
+    committed += sum(len(key) + len(raw) for _, key, raw in batch.misplaced)
+    assert committed <= weight + 300
+
+
 def test_poison_is_put_aside_and_its_neighbours_count():
     state = partition()
     poison = [None, b"", b"hello", b"[1,", body(1).replace(b"acme", b"nobody"), body(1).replace(b'": 1,', b'": 1e400,')]
