@@ -15,23 +15,30 @@ _RFC3339 = re.compile(
 )
 _SECONDS = {f"{second:02}": second * 1_000_000 for second in range(60)}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# Minute prefixes seen ("2023-11-16T18:17:") with their microseconds: events cluster in few minutes.
+# What was seen before, with its microseconds: seconds ("2023-11-16T18:17:05"), minutes ("2023-11-16T18:17:") and what
+# follows the seconds, up to milliseconds ("Z", ".123Z"). Events cluster in few minutes.
+_seconds: dict[str, int] = {}
 _minutes: dict[str, int] = {}
-_MINUTES_KEPT = 50_000
+_fractions: dict[str, int] = {}
+_KEPT = 50_000
 
 
 def parse_event_time(text: str) -> int | str:
     """Return microseconds since 1970 UTC, or the code of the fault: `invalid_time` or `time_without_zone`."""
+    second = _seconds.get(text[:19])
+    fraction = _fractions.get(text[19:])
+    if second is not None and fraction is not None:
+        return second + fraction
     if text[-1:] == "Z":
         minute = _minutes.get(text[:17])
-        second = _SECONDS.get(text[17:19])
-        if minute is not None and second is not None:
-            fraction = text[19:-1]
-            if not fraction:
-                return minute + second
-            digits = fraction[1:]
-            if fraction[0] == "." and digits.isdigit() and digits.isascii() and len(digits) <= 9:
-                return minute + second + int(digits[:6].ljust(6, "0"))
+        within = _SECONDS.get(text[17:19])
+        if minute is not None and within is not None:
+            second = _keep(_seconds, text[:19], minute + within)
+            tail = text[19:]
+            digits = tail[1:-1]
+            if tail == "Z" or (tail[0] == "." and digits.isdigit() and digits.isascii() and len(digits) <= 9):
+                fraction = int(digits[:6].ljust(6, "0"))
+                return second + (_keep(_fractions, tail, fraction) if len(digits) <= 3 else fraction)
     return _parse_slowly(text)
 
 
@@ -59,10 +66,15 @@ def _parse_slowly(text: str) -> int | str:
     except (ValueError, OverflowError):
         return "invalid_time"
     if zone == "Z" and text[10] == "T":
-        if len(_minutes) >= _MINUTES_KEPT:
-            _minutes.clear()
-        _minutes[text[:17]] = microseconds - int(second) * 1_000_000
+        _keep(_minutes, text[:17], microseconds - int(second) * 1_000_000)
     return microseconds + int((fraction or "0")[:6].ljust(6, "0"))
+
+
+def _keep(seen: dict[str, int], text: str, microseconds: int) -> int:
+    if len(seen) >= _KEPT:
+        seen.clear()
+    seen[text] = microseconds
+    return microseconds
 
 
 def _offset(zone: str) -> timedelta:

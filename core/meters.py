@@ -31,6 +31,8 @@ class Registry:
     tenants: frozenset[str]
     meters: tuple[Meter, ...]
     by_event_type: dict[str, tuple[Meter, ...]] = field(init=False, repr=False, compare=False)
+    # What `core.usage_event` found out about names under this registry; never a refusal, so that it is only speed.
+    accepted_subjects: dict[str, tuple[str, str]] = field(init=False, repr=False, compare=False, default_factory=dict)
     by_id: dict[str, Meter] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

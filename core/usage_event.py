@@ -16,7 +16,7 @@ import msgspec
 
 from core.event_time import parse_event_time
 from core.meters import Meter, Registry
-from core.quantity import UNIT, scale_quantity
+from core.quantity import LIMIT, UNIT, scale_quantity
 
 IDENTITY_BYTES = 16
 NAME_LENGTH_MAX = 256
@@ -85,13 +85,19 @@ class UsageEvent(msgspec.Struct, gc=False):
 _decode = msgspec.json.Decoder(CloudEvent, float_hook=Decimal).decode
 _decode_any = msgspec.json.Decoder(float_hook=Decimal).decode
 _decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_blake = blake2b(digest_size=IDENTITY_BYTES)
+_decode_batch = msgspec.json.Decoder(list[CloudEvent], float_hook=Decimal).decode
+_new_digest = blake2b(digest_size=IDENTITY_BYTES).copy
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ArithmeticError)
+# Names that were found good, so that what repeats with every event is looked at once: sources; and dimension values as
+# they stand in the data (texts, None for missing or null) with what they mean. Only good ones: a refusal is never kept.
+_good_sources: set[str] = set()
+_good_dimensions: dict[tuple[str | None, ...], tuple[str, ...]] = {}
+_NAMES_KEPT = 50_000
 
 
 def event_identity(tenant: str, source: str, event_id: str) -> bytes:
     """Return the 16 bytes that stand for (tenant, source, id); names hold no NUL, so no two identities meet."""
-    digest = _blake.copy()
+    digest = _new_digest()
     digest.update(f"{tenant}\0{source}\0{event_id}".encode())
     return digest.digest()
 
@@ -118,9 +124,24 @@ def parse_batch(raw: bytes, limits: IngestLimits) -> list[bytes] | Rejection:
     return items
 
 
+def decode_batch(raw: bytes, limits: IngestLimits) -> list[CloudEvent] | None:
+    """Decode an array of events at once, or return None if any needs a look of its own (then `parse_batch`).
+
+    Each event of the answer is what its own bytes decode to, and none of them is too large.
+    """
+    if len(raw) > limits.max_bytes:
+        return None
+    try:
+        events = _decode_batch(raw)
+    except _UNREADABLE:
+        return None
+    return events if len(events) <= limits.max_batch_events else None
+
+
 def is_batch(raw: bytes) -> bool:
     """Say whether the bytes are a JSON array rather than one event."""
-    return raw[:1] == b"[" or raw.lstrip()[:1] == b"["
+    first = raw[:1]
+    return first != b"{" and (first == b"[" or raw.lstrip()[:1] == b"[")
 
 
 def parse_event(
@@ -156,13 +177,15 @@ def judge_event(
     event_id, source = event.id, event.source
     if not (0 < len(event_id) <= NAME_LENGTH_MAX and event_id.isprintable()):
         return _bad_name("id")
-    if not (0 < len(source) <= NAME_LENGTH_MAX and source.isprintable()):
-        return _bad_name("source")
-    tenant, _, customer = event.subject.partition("/")
-    if tenant not in registry.tenants:
-        return Rejection("unknown_tenant", f"no tenant {tenant[:80]!r}", "/subject")
-    if len(customer) > NAME_LENGTH_MAX or not customer.isprintable():
-        return _bad_name("subject")
+    if source not in _good_sources:
+        if not (0 < len(source) <= NAME_LENGTH_MAX and source.isprintable()):
+            return _bad_name("source")
+        _make_room(_good_sources)
+        _good_sources.add(source)
+    names = registry.accepted_subjects.get(event.subject) or _judge_subject(event.subject, registry)
+    if type(names) is Rejection:
+        return names
+    tenant, customer = names  # type: ignore[misc]
     meters = registry.by_event_type.get(event.type)
     if meters is None:
         return Rejection("unknown_meter", f"no meter counts events of type {event.type[:80]!r}", "/type")
@@ -182,7 +205,8 @@ def judge_event(
             value = data.get(meter.value_property)
             if value is None:
                 continue
-            quantity = scale_quantity(value)
+            # Small whole numbers are most of all quantities; the rule itself is scale_quantity's.
+            quantity = value * UNIT if type(value) is int and 0 <= value < LIMIT else scale_quantity(value)
             if type(quantity) is str:
                 return _bad_quantity(quantity, meter.value_property, value)
         values = _dimension_values(meter, data) if meter.dimensions else ()
@@ -195,7 +219,39 @@ def judge_event(
     return UsageEvent(tenant, customer, source, event_id, event.type, time_us, data, measures)
 
 
+def _judge_subject(subject: str, registry: Registry) -> tuple[str, str] | Rejection:
+    tenant, _, customer = subject.partition("/")
+    if tenant not in registry.tenants:
+        return Rejection("unknown_tenant", f"no tenant {tenant[:80]!r}", "/subject")
+    if len(customer) > NAME_LENGTH_MAX or not customer.isprintable():
+        return _bad_name("subject")
+    _make_room(registry.accepted_subjects)
+    registry.accepted_subjects[subject] = tenant, customer
+    return tenant, customer
+
+
+def _make_room(kept: dict[Any, Any] | set[Any]) -> None:
+    if len(kept) >= _NAMES_KEPT:
+        kept.clear()
+
+
 def _dimension_values(meter: Meter, data: dict[str, Any]) -> tuple[str, ...] | Rejection:
+    found = tuple(map(data.get, meter.dimensions))
+    try:
+        known = _good_dimensions.get(found)
+    except TypeError:  # an array or object: refused below
+        known = None
+    if known is not None:
+        return known
+    values = _judge_dimensions(meter, data)
+    # Nothing else than texts and None is kept: 1, 1.0 and true are the same key, but not the same value.
+    if type(values) is tuple and all(value is None or type(value) is str for value in found):
+        _make_room(_good_dimensions)
+        _good_dimensions[found] = values
+    return values
+
+
+def _judge_dimensions(meter: Meter, data: dict[str, Any]) -> tuple[str, ...] | Rejection:
     values = []
     for name in meter.dimensions:
         value = data.get(name, "")
