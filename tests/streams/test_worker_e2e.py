@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
@@ -19,6 +20,7 @@ import redis
 
 from runtime.settings import Settings
 from runtime.stack import StackState, launcher
+from streams.adapters.lanes import EXIT_IN_DOUBT
 from tests.streams.observed import Urls, compare, dead_letters, ends, live_periods, read_all, unread
 from tests.streams.oracle import expect
 from tests.streams.traffic import COMPLETION, RULES, RUN, Record, Sent, Traffic, dumps, produce
@@ -188,6 +190,33 @@ async def test_kill_9_rebalances_duplicates_and_poison_leave_every_sum_exact(pip
     assert len(events) > len(expected.identities) > 5_000
     assert compare(expected, pipeline.urls, tenants, RULES) == []
     await assert_dead_letters(pipeline, sent)
+
+
+async def test_a_worker_frozen_past_its_session_cannot_commit_when_it_is_thawed(pipeline: Pipeline) -> None:
+    tenants = [f"frozen-{number}" for number in range(5)]
+    register(pipeline.urls, tenants)
+    traffic = Traffic(SEED + 4, tenants, duplicates=0.05, poison=0, unkeyed=0.1)
+    frozen = pipeline.the("meter")
+    sent = await produce(pipeline.urls.kafka, traffic.records(500))
+    await pipeline.caught_up()
+    # Frozen with work at hand: what it fetched, and perhaps an open transaction.
+    sending = asyncio.create_task(produce(pipeline.urls.kafka, traffic.records(500)))
+    await asyncio.sleep(0.05)
+    frozen.process.send_signal(signal.SIGSTOP)
+    sent += await sending
+    successor = pipeline.start("meter")
+    await pipeline.wait_for(taking_over(successor), "the successor to take over")
+    sent += await produce(pipeline.urls.kafka, traffic.records(500))
+    await pipeline.caught_up()
+    frozen.process.send_signal(signal.SIGCONT)
+    sent += await produce(pipeline.urls.kafka, traffic.records(500))
+    await pipeline.caught_up()
+    assert successor.running
+    # It either noticed in time and joined again, or found itself fenced and ended.
+    assert frozen.process.poll() in (None, EXIT_IN_DOUBT), frozen.tail()
+    frozen.discard()
+    pipeline.workers["meter"].remove(frozen)
+    assert compare(expect(events_of(sent), RULES), pipeline.urls, tenants, RULES) == []
 
 
 GOOD = {
