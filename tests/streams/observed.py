@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
@@ -197,16 +197,3 @@ def _differences(what: str, expected: dict[Any, Any], found: dict[Any, Any]) -> 
         if expected.get(key) != found.get(key)
     ]
     return [f"{what}: {len(wrong)} of {len(expected)} differ", *wrong[:3]] if wrong else []
-
-
-def by_hour(sums: dict[Any, Decimal]) -> dict[Any, Decimal]:
-    """Return window sums added up by hour."""
-    hours: dict[Any, Decimal] = defaultdict(Decimal)
-    for (tenant, meter, _, start), quantity in sums.items():
-        hours[tenant, meter, start.replace(minute=0)] += quantity
-    return dict(hours)
-
-
-def age_s(instant: datetime) -> float:
-    """Return how long ago an instant was."""
-    return (datetime.now(UTC) - instant).total_seconds()

@@ -118,7 +118,7 @@ def register(urls: Urls, tenants: list[str], *, meters: bool = False) -> None:
             )
 
 
-def events_of(sent: list[Sent]) -> list[dict]:
+def events_of(sent: list[Sent]) -> list[dict[str, Any]]:
     return [event for one in sent for event in one.record.events]
 
 
@@ -375,6 +375,37 @@ async def test_a_clickhouse_that_is_away_is_waited_for_and_a_waiting_worker_ends
     assert patient.running
     pipeline.assert_unharmed()
     assert compare(expect(events_of(sent), RULES), pipeline.urls, ["outage"], RULES) == []
+
+
+async def test_a_broker_killed_under_load_loses_nothing_that_was_confirmed(
+    pipeline: Pipeline, stack: StackState
+) -> None:
+    tenants = [f"broker-{number}" for number in range(5)]
+    register(pipeline.urls, tenants)
+    traffic = Traffic(SEED + 5, tenants, duplicates=0.05, poison=0, unkeyed=0.1)
+    for name in ("meter", "quota", "warehouse"):
+        pipeline.the(name)
+    sent = await produce(pipeline.urls.kafka, traffic.records(200))
+    await pipeline.caught_up()
+    sent += await produce(pipeline.urls.kafka, traffic.records(2_000))
+    kafka = launcher(stack.home, "kafka")
+    kafka.kill()
+    await asyncio.to_thread(kafka.start)
+    sent += await produce(pipeline.urls.kafka, traffic.records(500))
+    stages = {"meter": "usage.events", "quota": "usage.journal", "warehouse": "usage.journal"}
+
+    async def recovered() -> bool:
+        for name in stages:
+            # A worker whose transaction is in doubt ends, and whoever runs it starts it again.
+            pipeline.workers[name] = [w for w in pipeline.workers[name] if w.process.poll() != EXIT_IN_DOUBT]
+            pipeline.the(name)
+        left = [await unread(pipeline.urls.kafka, f"meterbook-{name}", topic) for name, topic in stages.items()]
+        return not any(left)
+
+    await pipeline.wait_for(recovered, "the workers to recover from the broker's death")
+    pipeline.assert_unharmed()
+    await pipeline.caught_up()
+    assert compare(expect(events_of(sent), RULES), pipeline.urls, tenants, RULES) == []
 
 
 async def test_each_crossing_has_one_alert_id_although_the_quota_agent_is_killed(pipeline: Pipeline) -> None:
