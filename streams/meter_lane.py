@@ -31,6 +31,9 @@ IDENTITIES = Gauge("meterbook_dedupe_identities", "Identities remembered", ["par
 # A transaction beyond this is cut in two: an entry must fit its topic whatever its events carry.
 WEIGHT_MAX = USAGE_JOURNAL.max_bytes // 2
 
+# Records of fewer bytes than this together (some two thousand single events) wait for company.
+GATHER_BELOW_BYTES = 500_000
+
 
 class Journal(Protocol):
     """Port: the journal of one source partition."""
@@ -89,9 +92,10 @@ class MeterLane:
 
     async def handle(self, records: list[Any]) -> None:
         """Count and commit records, at most `events_max` records to a transaction."""
-        # Small batches are gathered for a moment: a transaction costs five round trips whatever its size.
+        # Small batches are gathered for a moment: a transaction costs five round trips whatever its size. A large one
+        # means a backlog, and waiting would only make it longer.
         wait = self._last_commit + self._pause_s - self._monotonic()
-        if wait > 0 and len(records) < self._events_max:
+        if wait > 0 and sum(len(record.value or b"") for record in records) < GATHER_BELOW_BYTES:
             await asyncio.sleep(wait)
         for start in range(0, len(records), self._events_max):
             await self._count(records[start : start + self._events_max])

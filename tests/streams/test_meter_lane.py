@@ -180,7 +180,8 @@ async def test_small_batches_are_gathered_after_a_commit_and_large_ones_are_not(
         slept.append(seconds)
 
     monkeypatch.setattr(meter_lane.asyncio, "sleep", sleep)
-    worker = lane(MemoryJournal(), pause_s=0.2, events_max=3, monotonic=lambda: 100.0)
+    monkeypatch.setattr(meter_lane, "GATHER_BELOW_BYTES", 2 * len(event(1)))
+    worker = lane(MemoryJournal(), pause_s=0.2, monotonic=lambda: 100.0)
     await worker.handle(records(event(1)))
     assert slept == []
     await worker.handle(records(event(2), first=1))
