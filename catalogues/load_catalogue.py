@@ -8,9 +8,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from catalogues.read_yaml import read_yaml
 from core.errors import Fault, InvalidInputError
 from core.meters import Meter
+from core.read_yaml import read_yaml
 from rating.domain.fields import Fields, check_name
 from rating.domain.plan import Plan, read_charges, read_plan
 

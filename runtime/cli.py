@@ -14,7 +14,7 @@ import typer
 
 from core.errors import InvalidInputError, MeterbookError
 from runtime.processes.worker_table import STREAM_WORKERS, load_consumers
-from runtime.settings import load_settings
+from runtime.settings import load_settings, mask_password
 
 app = typer.Typer(
     name="meterbook",
@@ -72,9 +72,10 @@ def migrate(as_json: Annotated[bool, typer.Option("--json", help="Print the resu
 
 @app.command(name="settings")
 def show_settings() -> None:
-    """Print every setting with its value; secrets stay hidden."""
+    """Print every setting with its value; secrets and passwords stay hidden."""
     for name, value in load_settings().model_dump(mode="json").items():
-        typer.echo(f"METERBOOK_{name.upper()}={value if value is not None else ''}")
+        shown = mask_password(value) if isinstance(value, str) and "://" in value else value
+        typer.echo(f"METERBOOK_{name.upper()}={shown if shown is not None else ''}")
 
 
 def _mount_stages() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -29,8 +29,18 @@ class InvalidSettingsError(InvalidInputError):
 def _check_url(name: str, value: str, schemes: tuple[str, ...]) -> str:
     parts = urlsplit(value)
     if parts.scheme not in schemes or not parts.hostname:
-        raise ValueError(f"expected {' or '.join(scheme + '://host:port' for scheme in schemes)}, got {value!r}")
+        # The value itself may hold a password.
+        raise ValueError(f"expected {' or '.join(scheme + '://host:port' for scheme in schemes)}")
     return value
+
+
+def mask_password(url: str) -> str:
+    """Return the URL with its password, if it has one, as `***`."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    user, _, place = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}:***@{place}"))
 
 
 class Settings(BaseSettings):
@@ -103,7 +113,7 @@ class Settings(BaseSettings):
             for part in value.removeprefix("kafka://").split(","):
                 host, _, port = part.rpartition(":")
                 if not host or not port.isdigit():
-                    raise ValueError(f"expected host:port[,host:port], got {value!r}")
+                    raise ValueError("expected host:port[,host:port]")
         return value
 
     @field_validator("clickhouse_url")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from importlib import resources
 
-from catalogues.read_yaml import read_yaml
 from core.errors import Fault, InvalidInputError
+from core.read_yaml import read_yaml
 from invoicing.domain.seller import Seller, read_seller
 from runtime.settings import Settings
 

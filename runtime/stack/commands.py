@@ -16,9 +16,8 @@ from rich.table import Table
 
 from core.errors import MeterbookError
 from runtime import stack
-from runtime.settings import ENGINES, Settings, load_settings
+from runtime.settings import ENGINES, Settings, load_settings, mask_password
 from runtime.stack.errors import UnknownEngineError
-from runtime.stack.state import without_password
 
 _FOLLOW_SECONDS = 0.3
 _TABLE_WIDTH = 200
@@ -55,7 +54,7 @@ def status(
 ) -> None:
     """Tell which engines run, where they are, and whether they answer; exit code 1 unless all do."""
     settings = load_settings()
-    told = [replace(one, url=without_password(one.url)) for one in stack.status(settings.home)]
+    told = [replace(one, url=mask_password(one.url)) for one in stack.status(settings.home)]
     external = external_engines(settings)
     if as_json:
         sys.stdout.write(json.dumps({"home": str(settings.home), "engines": [asdict(one) for one in told]}) + "\n")

@@ -46,12 +46,6 @@ class StackState:
         return replace(self, engines={**self.engines, name: engine})
 
 
-def without_password(url: str) -> str:
-    """A URL as it may be shown: a password in it replaced by stars. The state file has the whole."""
-    password = urlsplit(url).password
-    return url.replace(f":{password}@", ":***@", 1) if password else url
-
-
 def read_state(home: Path) -> StackState:
     """Read the state file of `home`; an empty state when there is none, `HomeNotUsableError` when it is damaged."""
     try:

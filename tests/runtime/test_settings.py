@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from core.errors import InvalidInputError
-from runtime.settings import InvalidSettingsError, Settings, load_settings
+from runtime.settings import InvalidSettingsError, Settings, load_settings, mask_password
 
 
 @pytest.fixture(autouse=True)
@@ -147,3 +147,24 @@ def test_without_a_stack_and_without_a_url_it_says_what_to_do(tmp_path: Path, en
     assert fault.code == "engine_not_set"
     assert fault.path == f"METERBOOK_{engine.upper()}_URL"
     assert f"no {engine} to talk to: run `meterbook up` first, or set METERBOOK_{engine.upper()}_URL" in str(fault)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://u:s3cret@h:1/d", "postgresql://u:***@h:1/d"),
+        ("postgresql://u:s3@cret@h:1/d", "postgresql://u:***@h:1/d"),
+        ("redis://:pw@h:1/0", "redis://:***@h:1/0"),
+        ("http://h:8123/d?x=1", "http://h:8123/d?x=1"),
+        ("postgresql://u@h/d", "postgresql://u@h/d"),
+    ],
+)
+def test_an_address_is_shown_without_its_password(url: str, shown: str) -> None:
+    assert mask_password(url) == shown
+
+
+def test_a_refused_address_does_not_repeat_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METERBOOK_POSTGRES_URL", "u:s3cret@h")
+    with pytest.raises(InvalidSettingsError) as refused:
+        load_settings()
+    assert "s3cret" not in str(refused.value)

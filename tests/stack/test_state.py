@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from runtime.settings import load_settings, read_stack_urls
+from runtime.settings import load_settings, mask_password, read_stack_urls
 from runtime.stack import ports
 from runtime.stack.errors import HomeNotUsableError, StackError
-from runtime.stack.state import EngineState, StackState, exclusive, read_state, without_password, write_state
+from runtime.stack.state import EngineState, StackState, exclusive, read_state, write_state
 
 KAFKA = EngineState("127.0.0.1:15001", {"main": 15_001, "controller": 15_002}, 77, "Apache Kafka 4.3.1")
 REDIS = EngineState("redis://127.0.0.1:15003/0", {"main": 15_003})
@@ -56,9 +56,9 @@ def test_a_password_in_a_url_is_for_its_owner_only(tmp_path: Path) -> None:
     secret = EngineState("http://default:secret@127.0.0.1:15004/meterbook", {"main": 15_004})
     write_state(StackState(tmp_path, {"clickhouse": secret}))
     assert (tmp_path / "stack.json").stat().st_mode & 0o077 == 0
-    assert without_password(secret.url) == "http://default:***@127.0.0.1:15004/meterbook"
-    assert without_password(REDIS.url) == REDIS.url
-    assert without_password(KAFKA.url) == KAFKA.url
+    assert mask_password(secret.url) == "http://default:***@127.0.0.1:15004/meterbook"
+    assert mask_password(REDIS.url) == REDIS.url
+    assert mask_password(KAFKA.url) == KAFKA.url
 
 
 def test_one_program_at_a_time_changes_the_stack(tmp_path: Path) -> None:

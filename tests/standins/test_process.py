@@ -100,5 +100,5 @@ def test_a_failed_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests/__init__.py").touch()
     monkeypatch.setattr(process, "CHECKOUT", tmp_path)
-    with pytest.raises(StandinsError, match="tests.standins"):
+    with pytest.raises(StandinsError, match=r"tests\.standins"):
         start_standins(None, tmp_path / "run")

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
+from runtime.settings import mask_password
 from runtime.stack import ports as loopback
 from runtime.stack.errors import EngineFailedError
 from runtime.stack.process import Daemon
-from runtime.stack.state import without_password
 
 _POLL_SECONDS = 0.05
 _LOG_KEPT_BYTES = 16 * 1024 * 1024
@@ -81,7 +81,7 @@ class Launcher(ABC):
                     f"{self.name} ended while it started; the end of {self.log}:\n{self.daemon.log_tail()}"
                 )
         self.settle()
-        progress(f"{self.name}: answers at {without_password(self.url)}")
+        progress(f"{self.name}: answers at {mask_password(self.url)}")
         return self.url
 
     def stop(self) -> None:
@@ -104,7 +104,7 @@ class Launcher(ABC):
                 return False
             if time.monotonic() > deadline:
                 raise EngineFailedError(
-                    f"{self.name} does not answer at {without_password(self.url)} after {self.start_seconds:.0f} s; "
+                    f"{self.name} does not answer at {mask_password(self.url)} after {self.start_seconds:.0f} s; "
                     f"the end of {self.log}:\n{self.daemon.log_tail()}"
                 )
             time.sleep(_POLL_SECONDS)
