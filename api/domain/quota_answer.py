@@ -31,11 +31,15 @@ class QuotaReading:
 
 
 def read_freshness(fields: Mapping[str, str]) -> dict[str, int]:
-    """Return partition -> the time its newest record was seen, from `meterbook:freshness`."""
+    """Return partition -> the time its newest record was seen, from `meterbook:freshness`.
+
+    A partition in which nothing was counted yet has no time to tell and is left out.
+    """
     freshness = {}
     for name, text in fields.items():
-        found = msgspec.json.decode(text)
-        freshness[name.removeprefix("p")] = int(found["at_ms"])
+        at_ms = int(msgspec.json.decode(text)["at_ms"])
+        if at_ms > 0:
+            freshness[name.removeprefix("p")] = at_ms
     return freshness
 
 

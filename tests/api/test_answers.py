@@ -8,7 +8,7 @@ from decimal import Decimal
 import httpx2
 import pytest
 
-from api.domain.quota_answer import Limit
+from api.domain.quota_answer import Limit, read_freshness
 from api.ports import NotConfirmedError
 from core.errors import BrokenInvariantError, Fault, InvalidInputError, UnavailableError
 from tests.api.conftest import Fakes
@@ -197,3 +197,8 @@ async def test_openapi_describes_every_endpoint(client: httpx2.AsyncClient) -> N
 async def test_every_answer_has_its_own_request_id(client: httpx2.AsyncClient) -> None:
     ids = {(await client.get(url)).headers["request-id"] for url in ("/health", "/health", "/nothing")}
     assert len(ids) == 3
+
+
+def test_a_partition_without_usage_has_no_time_to_tell() -> None:
+    fields = {"p0": '{"journal_offset": -1, "at_ms": 0}', "p1": '{"journal_offset": 4, "at_ms": 1792500000000}'}
+    assert read_freshness(fields) == {"1": 1_792_500_000_000}
