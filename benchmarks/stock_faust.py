@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 import time
 from datetime import datetime
 from typing import Any
@@ -60,6 +61,7 @@ def create_app(bootstrap: str, events_wanted: int, kind: str, name: str) -> faus
         name,
         broker=f"kafka://{bootstrap}",
         store="memory://",
+        datadir=tempfile.mkdtemp(prefix="stock-faust-"),
         web_enabled=False,
         topic_partitions=PARTITIONS,
         topic_replication_factor=1,
