@@ -8,6 +8,9 @@ CREATE TABLE tenants (
     address            text NOT NULL DEFAULT '',
     country            text NOT NULL CHECK (country ~ '^[A-Z]{2}$'),
     currency           text NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
+    -- The tenant's calendar: its months, and the day on which its billing periods begin.
+    time_zone          text NOT NULL DEFAULT 'UTC',
+    billing_anchor_day integer NOT NULL DEFAULT 1 CHECK (billing_anchor_day BETWEEN 1 AND 31),
     created_at         timestamptz NOT NULL,
     -- An account is parked when an invariant broke: nothing is invoiced until a person looked.
     parked_reason      text,
@@ -19,11 +22,17 @@ CREATE TABLE meters (
     meter_id           text PRIMARY KEY,
     unit               text NOT NULL,
     event_type         text NOT NULL,
-    aggregation        text NOT NULL CHECK (aggregation IN ('sum', 'count')),
+    aggregation        text NOT NULL CHECK (aggregation IN (
+        'sum', 'count', 'average', 'unique', 'max', 'min', 'latest', 'time_weighted')),
     value_property     text,
     dimensions         text[] NOT NULL DEFAULT '{}',
+    -- Conditions on the event's data, all of which must hold: [{"property", "operator", "values"}].
+    filters            jsonb NOT NULL DEFAULT '[]',
+    weight_per         text CHECK (weight_per IN ('second', 'hour', 'month')),
+    allowed_lateness_seconds integer NOT NULL DEFAULT 3600 CHECK (allowed_lateness_seconds >= 0),
     created_at         timestamptz NOT NULL,
-    CHECK ((aggregation = 'sum') = (value_property IS NOT NULL))
+    CHECK ((aggregation = 'count') = (value_property IS NULL)),
+    CONSTRAINT meters_weight_check CHECK ((aggregation = 'time_weighted') = (weight_per IS NOT NULL))
 );
 
 -- A plan version is immutable once stored; a changed catalogue makes the next version.

@@ -1,0 +1,127 @@
+"""A tenant's calendar: its months and billing periods in its own time zone. Owns their names and half-open bounds.
+
+Local midnight decides, whatever daylight saving does to the day; a wall time that is skipped begins when the clocks
+have moved, one that occurs twice begins the first time (PEP 495, fold=0). Every zone's offset has been a whole number
+of quarter hours since 2000, so a slot of a quarter hour never crosses a local day.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from core.errors import Fault, InvalidInputError
+from core.period import Period
+
+SLOT_SECONDS = 900
+_HOUR = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}")
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+_MONTH = re.compile(r"\d{4}-\d{2}")
+_YEAR = re.compile(r"\d{4}")
+
+
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """Time zone (IANA name) and the day of the month on which billing periods begin (1 to 31).
+
+    A month without that day begins its period on its last day.
+    """
+
+    time_zone: str = "UTC"
+    anchor_day: int = 1
+
+    def month_name(self, instant: datetime) -> str:
+        """Return the local calendar month of an instant, `2026-10`."""
+        return instant.astimezone(self._zone()).strftime("%Y-%m")
+
+    def year_name(self, instant: datetime) -> str:
+        """Return the local calendar year of an instant, `2026`."""
+        return instant.astimezone(self._zone()).strftime("%Y")
+
+    def billing_name(self, instant: datetime) -> str:
+        """Return the billing period that holds an instant: its month, or with an anchor its local start `2026-10-15`."""
+        local = instant.astimezone(self._zone())
+        if self.anchor_day == 1:
+            return local.strftime("%Y-%m")
+        start = self._anchor_in(local.year, local.month)
+        if local.date() < start:
+            before = date(local.year, local.month, 1) - timedelta(days=1)
+            start = self._anchor_in(before.year, before.month)
+        return start.isoformat()
+
+    def period(self, name: str) -> Period:
+        """Return the bounds of a named period: a year, month, billing period by its start date, or hour of UTC.
+
+        Raises `InvalidInputError` (`invalid_period`) for anything else, and for a date on which no period begins.
+        """
+        try:
+            if _HOUR.fullmatch(name):
+                start = datetime.strptime(name, "%Y-%m-%dT%H").replace(tzinfo=UTC)
+                return Period(start, start + timedelta(hours=1))
+            if _MONTH.fullmatch(name):
+                first = date.fromisoformat(f"{name}-01")
+                return Period(self._midnight(first), self._midnight(_month_after(first)))
+            if _YEAR.fullmatch(name):
+                year = int(name)
+                return Period(self._midnight(date(year, 1, 1)), self._midnight(date(year + 1, 1, 1)))
+            if _DAY.fullmatch(name):
+                start_day = date.fromisoformat(name)
+                if start_day == self._anchor_in(start_day.year, start_day.month):
+                    following = _month_after(start_day.replace(day=1))
+                    end_day = self._anchor_in(following.year, following.month)
+                    return Period(self._midnight(start_day), self._midnight(end_day))
+        except (ValueError, OverflowError):
+            pass
+        raise InvalidInputError([Fault("invalid_period", f"no period of this calendar is called {name[:40]!r}", "period")])
+
+    def day_of(self, instant: datetime) -> Period:
+        """Return the local day that holds an instant; 23 or 25 hours long when the clocks move."""
+        local = instant.astimezone(self._zone()).date()
+        return Period(self._midnight(local), self._midnight(local + timedelta(days=1)))
+
+    def live_names(self, instant: datetime) -> tuple[str, ...]:
+        """Return the names of the live periods that hold an instant: hour of UTC, month, and billing period if another."""
+        hour = instant.astimezone(UTC).strftime("%Y-%m-%dT%H")
+        month, billing = self.month_name(instant), self.billing_name(instant)
+        return (month, hour) if month == billing else (month, hour, billing)
+
+    def _zone(self) -> ZoneInfo:
+        return _zone(self.time_zone)
+
+    def _anchor_in(self, year: int, month: int) -> date:
+        first = date(year, month, 1)
+        return first + timedelta(days=min(self.anchor_day, (_month_after(first) - first).days) - 1)
+
+    def _midnight(self, day: date) -> datetime:
+        # fold=0: a midnight that occurs twice is the first one; one that is skipped is the moment the clocks move,
+        # because the offset before the move still counts.
+        return datetime(day.year, day.month, day.day, tzinfo=self._zone()).astimezone(UTC)
+
+
+UTC_MONTHS = Calendar()
+
+
+def check_calendar(time_zone: str, anchor_day: int) -> Calendar:
+    """Return the calendar; raises `InvalidInputError` (`unknown_time_zone`, `invalid_anchor_day`), all faults at once."""
+    faults = []
+    try:
+        _zone(time_zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        faults.append(Fault("unknown_time_zone", f"no time zone is called {time_zone[:80]!r}", "time_zone"))
+    if not 1 <= anchor_day <= 31:
+        faults.append(Fault("invalid_anchor_day", f"expected a day from 1 to 31, got {anchor_day}", "billing_anchor_day"))
+    if faults:
+        raise InvalidInputError(faults)
+    return Calendar(time_zone, anchor_day)
+
+
+@lru_cache(maxsize=1_000)
+def _zone(name: str) -> ZoneInfo:
+    return ZoneInfo(name)
+
+
+def _month_after(first: date) -> date:
+    return (first + timedelta(days=32)).replace(day=1)
