@@ -75,7 +75,9 @@ class Calendar:
                     return Period(self._midnight(start_day), self._midnight(end_day))
         except (ValueError, OverflowError):
             pass
-        raise InvalidInputError([Fault("invalid_period", f"no period of this calendar is called {name[:40]!r}", "period")])
+        raise InvalidInputError(
+            [Fault("invalid_period", f"no period of this calendar is called {name[:40]!r}", "period")]
+        )
 
     def day_of(self, instant: datetime) -> Period:
         """Return the local day that holds an instant; 23 or 25 hours long when the clocks move."""
@@ -112,7 +114,9 @@ def check_calendar(time_zone: str, anchor_day: int) -> Calendar:
     except (ZoneInfoNotFoundError, ValueError, OSError):
         faults.append(Fault("unknown_time_zone", f"no time zone is called {time_zone[:80]!r}", "time_zone"))
     if not 1 <= anchor_day <= 31:
-        faults.append(Fault("invalid_anchor_day", f"expected a day from 1 to 31, got {anchor_day}", "billing_anchor_day"))
+        faults.append(
+            Fault("invalid_anchor_day", f"expected a day from 1 to 31, got {anchor_day}", "billing_anchor_day")
+        )
     if faults:
         raise InvalidInputError(faults)
     return Calendar(time_zone, anchor_day)

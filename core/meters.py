@@ -19,6 +19,10 @@ FilterOperator = Literal["eq", "ne", "in", "not_in", "gt", "gte", "lt", "lte", "
 FILTER_OPERATORS: tuple[FilterOperator, ...] = get_args(FilterOperator)
 WeightPer = Literal["second", "hour", "month"]
 DEFAULT_LATENESS_SECONDS = 3_600
+# What becomes of a meter's value: added up by the minute, a number kept as a sample, or a distinct text kept as one.
+ADDS_UP, NUMBER, UNIQUE = 0, 1, 2
+# What the hot path needs of a meter: id, value property, dimensions, the meter itself if it has filters, kind of value.
+Reading = tuple[str, "str | None", tuple[str, ...], "Meter | None", int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,7 @@ class Registry:
     meters: tuple[Meter, ...]
     calendars: Mapping[str, Calendar] = field(default_factory=dict)
     by_event_type: dict[str, tuple[Meter, ...]] = field(init=False, repr=False, compare=False)
+    readings: dict[str, tuple[Reading, ...]] = field(init=False, repr=False, compare=False)
     # What `core.usage_event` found out about names under this registry; never a refusal, so that it is only speed.
     accepted_subjects: dict[str, tuple[str, str]] = field(init=False, repr=False, compare=False, default_factory=dict)
     by_id: dict[str, Meter] = field(init=False, repr=False, compare=False)
@@ -109,6 +114,8 @@ class Registry:
         for meter in self.meters:
             grouped.setdefault(meter.event_type, []).append(meter)
         object.__setattr__(self, "by_event_type", {kind: tuple(found) for kind, found in grouped.items()})
+        readings = {kind: tuple(map(_reading, found)) for kind, found in grouped.items()}
+        object.__setattr__(self, "readings", readings)
         object.__setattr__(self, "by_id", {meter.meter_id: meter for meter in self.meters})
 
     @classmethod
@@ -121,6 +128,11 @@ class Registry:
     def calendar_of(self, tenant: str) -> Calendar:
         """Return how the tenant's time is cut into months and billing periods."""
         return self.calendars.get(tenant, UTC_MONTHS)
+
+
+def _reading(meter: Meter) -> Reading:
+    kind = ADDS_UP if meter.is_additive else UNIQUE if meter.aggregation == "unique" else NUMBER
+    return (meter.meter_id, meter.value_property, meter.dimensions, meter if meter.filters else None, kind)
 
 
 def _as_text(value: object) -> str | None:

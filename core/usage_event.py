@@ -11,15 +11,22 @@ from dataclasses import dataclass
 from decimal import Decimal
 from hashlib import blake2b
 from typing import Any
+from zlib import crc32
 
 import msgspec
 
 from core.event_time import parse_event_time
-from core.meters import Meter, Registry
+from core.meters import ADDS_UP, UNIQUE, Registry
 from core.quantity import LIMIT, UNIT, scale_quantity
 
 IDENTITY_BYTES = 16
 NAME_LENGTH_MAX = 256
+# Types that mean something to Meterbook itself (`core.corrections`); no meter can count them.
+VOID = "meterbook.usage.void"
+AMEND = "meterbook.usage.amend"
+BACKFILL = "meterbook.usage.backfill"
+METER_BACKFILL = "meterbook.meter.backfill"
+RESERVED_TYPES = frozenset({VOID, AMEND, BACKFILL, METER_BACKFILL})
 # Outside of this nothing can be meant: ClickHouse's DateTime and every calendar rule hold within.
 EARLIEST_US = 946_684_800_000_000  # 2000-01-01
 LATEST_US = 4_102_444_800_000_000  # 2100-01-01
@@ -60,12 +67,17 @@ class CloudEvent(msgspec.Struct, gc=False):
     data: dict[str, Any]
 
 
-# What one meter reads off an event: (meter id, dimension values in the meter's order, quantity x 10^12).
+# What one additive meter reads off an event: (meter id, dimension values in the meter's order, quantity x 10^12).
 Measure = tuple[str, tuple[str, ...], int]
+# What one sampled meter reads off: (meter id, dimension values, scaled integer as text or the distinct text).
+Sample = tuple[str, tuple[str, ...], str]
 
 
 class UsageEvent(msgspec.Struct, gc=False):
-    """An accepted event. `time_us` is microseconds since 1970 UTC; `measures` has one entry per meter that it feeds."""
+    """An accepted event. `time_us` is microseconds since 1970 UTC; each meter that it feeds has a measure or a sample.
+
+    `digest` is 32 bits of the type and all that was read: a twin of the same identity that counts otherwise differs.
+    """
 
     tenant: str
     customer: str
@@ -75,11 +87,25 @@ class UsageEvent(msgspec.Struct, gc=False):
     time_us: int
     data: dict[str, Any]
     measures: list[Measure]
+    samples: list[Sample]
+    digest: int
 
     @property
     def identity(self) -> bytes:
         """128 bits of BLAKE2b over tenant, source and id: what dedupe compares."""
         return event_identity(self.tenant, self.source, self.id)
+
+
+class ReservedEvent(msgspec.Struct, gc=False):
+    """An event of a reserved type with good names and time; `core.corrections` reads on."""
+
+    tenant: str
+    subject: str
+    source: str
+    id: str
+    type: str
+    time_us: int
+    data: dict[str, Any]
 
 
 _decode = msgspec.json.Decoder(CloudEvent, float_hook=Decimal).decode
@@ -92,6 +118,8 @@ _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, Arithme
 # they stand in the data (texts, None for missing or null) with what they mean. Only good ones: a refusal is never kept.
 _good_sources: set[str] = set()
 _good_dimensions: dict[tuple[str | None, ...], tuple[str, ...]] = {}
+_type_digest: dict[str, int] = {}
+_dimensions_digest: dict[tuple[str, ...], int] = {}
 _NAMES_KEPT = 50_000
 
 
@@ -99,6 +127,14 @@ def event_identity(tenant: str, source: str, event_id: str) -> bytes:
     """Return the 16 bytes that stand for (tenant, source, id); names hold no NUL, so no two identities meet."""
     digest = _new_digest()
     digest.update(f"{tenant}\0{source}\0{event_id}".encode())
+    return digest.digest()
+
+
+def correction_claim(tenant: str, source: str, event_id: str) -> bytes:
+    """Return the identity that the first correction of an event claims, so that there is no second one."""
+    digest = _new_digest()
+    # Four parts, where an event's identity has three.
+    digest.update(f"{tenant}\0corrected\0{source}\0{event_id}".encode())
     return digest.digest()
 
 
@@ -146,7 +182,7 @@ def is_batch(raw: bytes) -> bool:
 
 def parse_event(
     raw: bytes | None, registry: Registry, limits: IngestLimits, received_us: int
-) -> UsageEvent | Rejection:
+) -> UsageEvent | ReservedEvent | Rejection:
     """Judge one event given as bytes of structured JSON.
 
     Codes: `tombstone`, `empty`, `too_large`, `not_json`, `not_an_object`, `missing_field`, `invalid_field`,
@@ -165,12 +201,12 @@ def parse_event(
 
 def judge_event(
     event: CloudEvent, registry: Registry, limits: IngestLimits, received_us: int
-) -> UsageEvent | Rejection:
+) -> UsageEvent | ReservedEvent | Rejection:
     """Judge a decoded CloudEvent: names, tenant, meter, time, quantities, dimensions.
 
     Codes: `unsupported_specversion`, `invalid_field`, `unknown_tenant`, `unknown_meter`, `invalid_time`,
     `time_without_zone`, `time_out_of_bounds`, `future_time`, `too_old`, `missing_quantity`, `invalid_quantity`,
-    `negative_quantity`, `quantity_out_of_range`, `too_many_digits`, `invalid_dimension`.
+    `negative_quantity`, `quantity_out_of_range`, `too_many_digits`, `invalid_value`, `invalid_dimension`.
     """
     if event.specversion != "1.0":
         return Rejection("unsupported_specversion", "expected CloudEvents specversion 1.0", "/specversion")
@@ -186,9 +222,10 @@ def judge_event(
     if type(names) is Rejection:
         return names
     tenant, customer = names  # type: ignore[misc]
-    meters = registry.by_event_type.get(event.type)
-    if meters is None:
-        return Rejection("unknown_meter", f"no meter counts events of type {event.type[:80]!r}", "/type")
+    event_type = event.type
+    readings = registry.readings.get(event_type)
+    if readings is None and event_type not in RESERVED_TYPES:
+        return Rejection("unknown_meter", f"no meter counts events of type {event_type[:80]!r}", "/type")
     time_us = parse_event_time(event.time)
     if isinstance(time_us, str):
         return Rejection(time_us, f"expected RFC 3339 with a zone, got {event.time[:80]!r}", "/time")
@@ -197,26 +234,52 @@ def judge_event(
     if not EARLIEST_US <= time_us < LATEST_US:
         return Rejection("time_out_of_bounds", f"expected a time from 2000 to 2099, got {event.time[:80]!r}", "/time")
     data = event.data
+    if readings is None:
+        return ReservedEvent(tenant, event.subject, source, event_id, event_type, time_us, data)
     measures: list[Measure] = []
-    for meter in meters:
-        if meter.value_property is None:
+    samples: list[Sample] = []
+    digest = _type_digest.get(event_type) or _digest_of(_type_digest, event_type, event_type)
+    is_fed = False
+    for meter_id, value_property, dimensions, meter, kind in readings:
+        if meter is not None and not meter.feeds(data):
+            is_fed = True  # a filter passed it by: nothing is missing
+            continue
+        if value_property is None:
             quantity: int | str = UNIT
         else:
-            value = data.get(meter.value_property)
+            value = data.get(value_property)
             if value is None:
                 continue
-            # Small whole numbers are most of all quantities; the rule itself is scale_quantity's.
-            quantity = value * UNIT if type(value) is int and 0 <= value < LIMIT else scale_quantity(value)
-            if type(quantity) is str:
-                return _bad_quantity(quantity, meter.value_property, value)
-        values = _dimension_values(meter, data) if meter.dimensions else ()
-        if type(values) is Rejection:
-            return values
-        measures.append((meter.meter_id, values, quantity))  # type: ignore[arg-type]
-    if not measures:
-        wanted = " or ".join(str(meter.value_property) for meter in meters)
+            if kind == UNIQUE:
+                value = _distinct_text(value, value_property)
+                if type(value) is Rejection:
+                    return value
+                quantity = 0
+            else:
+                # Small whole numbers are most of all quantities; the rule itself is scale_quantity's.
+                quantity = value * UNIT if type(value) is int and 0 <= value < LIMIT else scale_quantity(value)
+                if type(quantity) is str:
+                    return _bad_quantity(quantity, value_property, value)
+        digest = digest * 31 + quantity  # type: ignore[operator]
+        values: tuple[str, ...] | Rejection = ()
+        if dimensions:
+            values = _dimension_values(dimensions, data)
+            if type(values) is Rejection:
+                return values
+            digest += _dimensions_digest.get(values) or _digest_of_dimensions(values)  # type: ignore[arg-type]
+        if kind == ADDS_UP:
+            measures.append((meter_id, values, quantity))  # type: ignore[arg-type]
+        elif kind == UNIQUE:
+            digest += crc32(value.encode())  # type: ignore[union-attr]
+            samples.append((meter_id, values, value))  # type: ignore[arg-type]
+        else:
+            samples.append((meter_id, values, str(quantity)))  # type: ignore[arg-type]
+    if not (measures or samples or is_fed):
+        wanted = " or ".join(str(reading[1]) for reading in readings)
         return Rejection("missing_quantity", f"data has no {wanted}", "/data")
-    return UsageEvent(tenant, customer, source, event_id, event.type, time_us, data, measures)
+    return UsageEvent(
+        tenant, customer, source, event_id, event_type, time_us, data, measures, samples, digest & 0xFFFF_FFFF
+    )
 
 
 def _judge_subject(subject: str, registry: Registry) -> tuple[str, str] | Rejection:
@@ -235,15 +298,39 @@ def _make_room(kept: dict[Any, Any] | set[Any]) -> None:
         kept.clear()
 
 
-def _dimension_values(meter: Meter, data: dict[str, Any]) -> tuple[str, ...] | Rejection:
-    found = tuple(map(data.get, meter.dimensions))
+def _digest_of(kept: dict[Any, int], key: Any, text: str) -> int:
+    _make_room(kept)
+    kept[key] = crc32(text.encode())
+    return kept[key]
+
+
+def _digest_of_dimensions(values: tuple[str, ...]) -> int:
+    return _digest_of(_dimensions_digest, values, "\0".join(values))
+
+
+def _distinct_text(value: object, name: str) -> str | Rejection:
+    text = value if type(value) is str else _plain_text(value)
+    if text is None or not (0 < len(text) <= NAME_LENGTH_MAX and text.isprintable()):
+        reason = f"{name} must be 1 to {NAME_LENGTH_MAX} printable characters, a number or a boolean"
+        return Rejection("invalid_value", reason, f"/data/{name}")
+    return text
+
+
+def _plain_text(value: object) -> str | None:
+    if type(value) is bool:
+        return "true" if value else "false"
+    return str(value) if type(value) in (int, Decimal) else None
+
+
+def _dimension_values(dimensions: tuple[str, ...], data: dict[str, Any]) -> tuple[str, ...] | Rejection:
+    found = tuple(map(data.get, dimensions))
     try:
         known = _good_dimensions.get(found)
     except TypeError:  # an array or object: refused below
         known = None
     if known is not None:
         return known
-    values = _judge_dimensions(meter, data)
+    values = _judge_dimensions(dimensions, data)
     # Nothing else than texts and None is kept: 1, 1.0 and true are the same key, but not the same value.
     if type(values) is tuple and all(value is None or type(value) is str for value in found):
         _make_room(_good_dimensions)
@@ -251,19 +338,13 @@ def _dimension_values(meter: Meter, data: dict[str, Any]) -> tuple[str, ...] | R
     return values
 
 
-def _judge_dimensions(meter: Meter, data: dict[str, Any]) -> tuple[str, ...] | Rejection:
+def _judge_dimensions(dimensions: tuple[str, ...], data: dict[str, Any]) -> tuple[str, ...] | Rejection:
     values = []
-    for name in meter.dimensions:
-        value = data.get(name, "")
-        if type(value) is not str:
-            if type(value) is bool:
-                value = "true" if value else "false"
-            elif value is None:
-                value = ""
-            elif type(value) in (int, Decimal):
-                value = str(value)
-            else:
-                return Rejection("invalid_dimension", f"{name} must be a text, number or boolean", f"/data/{name}")
+    for name in dimensions:
+        found = data.get(name)
+        value = "" if found is None else found if type(found) is str else _plain_text(found)
+        if value is None:
+            return Rejection("invalid_dimension", f"{name} must be a text, number or boolean", f"/data/{name}")
         if len(value) > NAME_LENGTH_MAX or not value.isprintable():
             return Rejection("invalid_dimension", f"{name} must be at most 256 printable characters", f"/data/{name}")
         values.append(value)
