@@ -6,7 +6,7 @@ A message names its cause, so a reader that has seen it can tell (`core.ids.deri
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -72,9 +72,12 @@ class PaymentFailed(_Message, frozen=True, kw_only=True):
 
 
 class QuotaCrossed(_Message, frozen=True, kw_only=True):
-    """Usage of a meter reached a threshold of its limit within a period.
+    """Usage of a meter reached a threshold within a period.
 
-    `used` and `limit` are decimal strings in the meter's unit, `period` is `YYYY-MM`, `percent` the threshold (80).
+    `used` and `limit` are decimal strings in the meter's unit, `period` is a live period's name (`core.calendar`).
+    `kind` says what the threshold is: a percentage of `limit`, or `units` of the meter; `value` is the threshold itself
+    as a decimal string. `percent` is that of a whole percentage, else 0; `limit` is "" where there is none.
+    `arming` counts how often a correction took the total below this threshold before it was reached this time.
     """
 
     tenant_id: str
@@ -85,11 +88,24 @@ class QuotaCrossed(_Message, frozen=True, kw_only=True):
     used: str
     limit: str
     crossed_at: str
+    kind: Literal["percent", "units"] = "percent"
+    value: str = ""
+    arming: int = 0
+
+    @property
+    def threshold(self) -> str:
+        """The threshold as a decimal string; messages from before there were kinds have only a percentage."""
+        return self.value or str(self.percent)
 
     @property
     def alert_id(self) -> str:
-        """The same crossing has the same id, however often it is reported: exactly one alert comes of it."""
-        return derive_id("alert", self.tenant_id, self.meter, self.period, str(self.percent), self.limit)
+        """The same crossing has the same id, however often it is reported: exactly one alert comes of it.
+
+        A limit that was changed is another cause for a percentage, but not for units.
+        """
+        cause = [self.tenant_id, self.meter, self.period, self.threshold]
+        cause += [self.limit] if self.kind == "percent" else ["units", ""]
+        return derive_id("alert", *cause, *([str(self.arming)] if self.arming else []))
 
 
 class RunningCost(_Message, frozen=True, kw_only=True):
