@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
+from catalogues.read_meter import read_meter
 from core.errors import Fault, InvalidInputError
 from core.meters import Meter
 from core.read_yaml import read_yaml
@@ -112,16 +113,7 @@ class _Document:
         """Read the file's meters, and report the faults of its outermost level."""
         meters = []
         for meter_id, document in self._meters.items():
-            fields = Fields(document, f"meters.{meter_id}", self._own_faults)
-            if not check_name(meter_id):
-                fields.fault("", "invalid_name", "a meter's name is lower-case letters, digits, _ . -")
-            unit, event_type = fields.text("unit", max_length=40), fields.text("event_type")
-            aggregation = fields.choice("aggregation", ("sum", "count"), "unknown_aggregation")
-            value_property = fields.text("value_property") if aggregation == "sum" else None
-            dimensions = _read_dimensions(fields)
-            fields.finish()
-            kind = cast(Literal["sum", "count"], aggregation)
-            meters.append(Meter(meter_id, unit, event_type, kind, value_property, dimensions))
+            meters.append(read_meter(meter_id, document, self._own_faults))
         for fault in self._own_faults:
             self.note(fault, faults)
         self._own_faults.clear()
@@ -150,16 +142,6 @@ class _Document:
         for fault in found:
             self.note(fault, faults)
         return plans
-
-
-def _read_dimensions(fields: Fields) -> tuple[str, ...]:
-    dimensions = fields.items("dimensions")
-    for index, dimension in enumerate(dimensions):
-        if not isinstance(dimension, str) or not dimension or not dimension.isprintable():
-            fields.fault(f"dimensions[{index}]", "invalid_text", "expected the name of a property")
-        elif dimension in dimensions[:index]:
-            fields.fault(f"dimensions[{index}]", "duplicate_id", f"the dimension {dimension!r} is named twice")
-    return tuple(dimension for dimension in dimensions if isinstance(dimension, str))
 
 
 def _with_sets(document: object, sets: Mapping[str, list[Any]], path: str, faults: list[Fault]) -> object:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 import structlog
 
+from core.calendar import UTC_MONTHS, Calendar, check_calendar
 from core.clock import Clock
-from core.meters import Meter, Registry
+from core.errors import InvalidInputError
+from core.meters import Registry
 from runtime.postgres import Pool
+from runtime.stored_meters import read_meters
 
 log = structlog.get_logger()
 
@@ -66,19 +71,31 @@ class RegistryCache:
         """Read the registry now; raises psycopg's errors."""
         loaded_ms = self._now_ms()
         async with self._pool.connection(timeout=5) as connection:
-            tenants = await (await connection.execute("SELECT tenant_id FROM tenants")).fetchall()
-            meters = await (
-                await connection.execute(
-                    "SELECT meter_id, unit, event_type, aggregation, value_property, dimensions FROM meters"
-                    " ORDER BY meter_id"
-                )
+            tenants = await (
+                await connection.execute("SELECT tenant_id, time_zone, billing_anchor_day FROM tenants")
             ).fetchall()
-        registry = Registry.of(
-            (row["tenant_id"] for row in tenants),
-            (Meter(**{**row, "dimensions": tuple(row["dimensions"])}) for row in meters),
-        )
+            meters = await read_meters(connection)
+        registry = Registry.of((row["tenant_id"] for row in tenants), meters.values(), _calendars(tenants))
         self._loaded = LoadedRegistry(registry, loaded_ms)
         return self._loaded
 
     def _now_ms(self) -> int:
         return int(self._clock.now().timestamp() * 1_000)
+
+
+def _calendars(tenants: Iterable[Mapping[str, Any]]) -> dict[str, Calendar]:
+    """Return the calendars that are not UTC's months.
+
+    A zone this machine does not know (its time zone data may be older than that of who wrote it) is told and left at
+    UTC: one tenant's setting must not stop the stream for all.
+    """
+    calendars = {}
+    for row in tenants:
+        calendar = Calendar(row["time_zone"], row["billing_anchor_day"])
+        if calendar == UTC_MONTHS:
+            continue
+        try:
+            calendars[row["tenant_id"]] = check_calendar(calendar.time_zone, calendar.anchor_day)
+        except InvalidInputError as refused:
+            log.error("registry.calendar_refused", tenant=row["tenant_id"], error=str(refused))
+    return calendars

@@ -38,10 +38,15 @@ def add(
     started: Annotated[
         str | None, typer.Option(help="When the subscription starts (ISO 8601, UTC); today if not given.")
     ] = None,
+    time_zone: Annotated[str, typer.Option(help="IANA name, such as Europe/Berlin; decides days and months.")] = "UTC",
+    billing_anchor_day: Annotated[
+        int, typer.Option(help="Day of the month on which billing periods begin, 1 to 31.")
+    ] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Create a tenant and subscribe it to a plan; doing so twice changes nothing."""
-    tenant = Tenant(tenant_id, name, email, country, currency, address.replace("|", "\n"))
+    lines = address.replace("|", "\n")
+    tenant = Tenant(tenant_id, name, email, country, currency, lines, time_zone, billing_anchor_day)
     started_at = _read_start(started)
     subscription, is_new = asyncio.run(
         add_tenant(load_settings(), tenant, plan, overrides=read_overrides(override), started_at=started_at)
@@ -126,6 +131,8 @@ def _as_document(tenant: Tenant, subscription: Subscription | None) -> dict[str,
         "email": tenant.email,
         "country": tenant.country,
         "currency": tenant.currency,
+        "time_zone": tenant.time_zone,
+        "billing_anchor_day": tenant.billing_anchor_day,
         "subscription_id": subscription.subscription_id if subscription else None,
         "plan_id": subscription.plan_id if subscription else None,
         "plan_version": subscription.plan_version if subscription else None,

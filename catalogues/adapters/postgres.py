@@ -10,8 +10,17 @@ from psycopg.types.json import Jsonb
 
 from core.meters import Meter
 from runtime.postgres import Connection
+from runtime.stored_meters import filters_document, read_meters
 
 _CATALOGUE_LOCK = 7_410_230
+_PUT_METER = (
+    "INSERT INTO meters (meter_id, unit, event_type, aggregation, value_property, dimensions, filters, weight_per,"
+    " allowed_lateness_seconds, created_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+    " ON CONFLICT (meter_id) DO UPDATE SET unit = excluded.unit, event_type = excluded.event_type,"
+    " aggregation = excluded.aggregation, value_property = excluded.value_property, dimensions = excluded.dimensions,"
+    " filters = excluded.filters, weight_per = excluded.weight_per,"
+    " allowed_lateness_seconds = excluded.allowed_lateness_seconds"
+)
 
 
 class PostgresCatalogueStore:
@@ -26,11 +35,7 @@ class PostgresCatalogueStore:
 
     async def meters(self) -> dict[str, Meter]:
         """Return all meters by id."""
-        found = await self._connection.execute(
-            "SELECT meter_id, unit, event_type, aggregation, value_property, dimensions FROM meters"
-        )
-        rows = await found.fetchall()
-        return {row["meter_id"]: Meter(**{**row, "dimensions": tuple(row["dimensions"])}) for row in rows}
+        return await read_meters(self._connection)
 
     async def meters_of_plans(self) -> set[str]:
         """Return the meters that any stored plan version charges for."""
@@ -43,10 +48,7 @@ class PostgresCatalogueStore:
     async def put_meter(self, meter: Meter, now: datetime) -> None:
         """Add the meter or replace the one of the same id."""
         await self._connection.execute(
-            "INSERT INTO meters (meter_id, unit, event_type, aggregation, value_property, dimensions, created_at)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (meter_id) DO UPDATE SET unit = excluded.unit,"
-            " event_type = excluded.event_type, aggregation = excluded.aggregation,"
-            " value_property = excluded.value_property, dimensions = excluded.dimensions",
+            _PUT_METER,
             (
                 meter.meter_id,
                 meter.unit,
@@ -54,6 +56,9 @@ class PostgresCatalogueStore:
                 meter.aggregation,
                 meter.value_property,
                 list(meter.dimensions),
+                Jsonb(filters_document(meter)),
+                meter.weight_per,
+                meter.allowed_lateness_seconds,
                 now,
             ),
         )

@@ -20,6 +20,7 @@ from invoicing.domain.snapshot import money_text
 from invoicing.ports import Contract
 from runtime.outbox import append_event
 from runtime.postgres import Connection, Pool
+from runtime.stored_meters import read_meters
 
 _CONTRACTS = (
     "SELECT subscription_id, plan_id, plan_version, digest AS plan_digest, document, overrides, started_at, ended_at"
@@ -87,10 +88,7 @@ class PostgresAccount:
 
     async def meters(self) -> dict[str, Meter]:
         """Return all meters by id."""
-        rows = await self._rows(
-            "SELECT meter_id, unit, event_type, aggregation, value_property, dimensions FROM meters", ()
-        )
-        return {row["meter_id"]: Meter(**{**row, "dimensions": tuple(row["dimensions"])}) for row in rows}
+        return await read_meters(self._connection)
 
     async def billed(self, subscription_id: str, period: Period) -> dict[str, Billed]:
         """Return what was billed for the period, summed over its invoices, by item key."""

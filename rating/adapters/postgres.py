@@ -16,6 +16,7 @@ from rating.domain.plan import Plan, parse_plan
 from rating.domain.term import Term
 from rating.ports import HeldPlan
 from runtime.postgres import Pool
+from runtime.stored_meters import read_meters
 
 _HELD = (
     "SELECT tenant_id, plan_id, version, document, overrides, started_at, ended_at"
@@ -38,13 +39,7 @@ class PostgresHeldPlans:
         """Return the plans these tenants hold during any part of the period, by tenant and start."""
         async with self._pool.connection() as connection:
             rows = await (await connection.execute(_HELD, (list(tenant_ids), period.end, period.start))).fetchall()
-            found = await connection.execute(
-                "SELECT meter_id, unit, event_type, aggregation, value_property, dimensions FROM meters"
-            )
-            meters = {
-                row["meter_id"]: Meter(**{**row, "dimensions": tuple(row["dimensions"])})
-                for row in await found.fetchall()
-            }
+            meters = await read_meters(connection)
         held = []
         for row in rows:
             plan = self._plan(row, meters)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import astuple
 from datetime import datetime
 from typing import Any
 
@@ -12,9 +13,12 @@ from core.meters import Meter
 from core.period import Period
 from rating.domain.plan import QuotaLimit
 from runtime.postgres import Connection
+from runtime.stored_meters import read_meters
 from subscriptions.domain.subscription import Subscription
 from subscriptions.domain.tenant import Tenant
 from subscriptions.ports import PlanVersion
+
+_TENANTS = "SELECT tenant_id, name, email, country, currency, address, time_zone, billing_anchor_day FROM tenants"
 
 
 class PostgresSubscriptionStore:
@@ -25,17 +29,16 @@ class PostgresSubscriptionStore:
 
     async def tenant(self, tenant_id: str, *, lock: bool = False) -> Tenant | None:
         """Return a tenant, None if unknown; `lock` keeps others from changing its subscriptions meanwhile."""
-        query = "SELECT tenant_id, name, email, country, currency, address FROM tenants WHERE tenant_id = %s"
-        rows = await self._rows(query + (" FOR NO KEY UPDATE" if lock else ""), (tenant_id,))
+        query = _TENANTS + " WHERE tenant_id = %s" + (" FOR NO KEY UPDATE" if lock else "")
+        rows = await self._rows(query, (tenant_id,))
         return Tenant(**rows[0]) if rows else None
 
     async def add_tenant(self, tenant: Tenant, now: datetime) -> bool:
         """Store a tenant unless its id is taken; tells whether it was new."""
         added = await self._connection.execute(
-            "INSERT INTO tenants (tenant_id, name, email, country, currency, address, created_at)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s)"
-            " ON CONFLICT (tenant_id) DO NOTHING",
-            (tenant.tenant_id, tenant.name, tenant.email, tenant.country, tenant.currency, tenant.address, now),
+            "INSERT INTO tenants (tenant_id, name, email, country, currency, address, time_zone, billing_anchor_day,"
+            " created_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (tenant_id) DO NOTHING",
+            (*astuple(tenant), now),
         )
         return added.rowcount == 1
 
@@ -49,10 +52,7 @@ class PostgresSubscriptionStore:
 
     async def meters(self) -> dict[str, Meter]:
         """Return all meters by id."""
-        rows = await self._rows(
-            "SELECT meter_id, unit, event_type, aggregation, value_property, dimensions FROM meters", ()
-        )
-        return {row["meter_id"]: Meter(**{**row, "dimensions": tuple(row["dimensions"])}) for row in rows}
+        return await read_meters(self._connection)
 
     async def open_subscription(self, tenant_id: str) -> Subscription | None:
         """Return the tenant's subscription that has no end, None if there is none."""
@@ -102,9 +102,7 @@ class PostgresSubscriptionStore:
 
     async def tenants(self) -> list[tuple[Tenant, Subscription | None]]:
         """Return all tenants with their open subscription, by id."""
-        tenants = await self._rows(
-            "SELECT tenant_id, name, email, country, currency, address FROM tenants ORDER BY tenant_id", ()
-        )
+        tenants = await self._rows(_TENANTS + " ORDER BY tenant_id", ())
         subscriptions = await self._rows(
             "SELECT subscription_id, tenant_id, plan_id, plan_version, overrides, started_at, ended_at"
             " FROM subscriptions WHERE ended_at IS NULL",

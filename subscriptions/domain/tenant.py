@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from core.calendar import check_calendar
 from core.errors import Fault, InvalidInputError
 from core.ids import TENANT_PATTERN
 from core.money import MINOR_UNITS
@@ -17,7 +18,10 @@ _MAX_TEXT = 200
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """`country` is ISO 3166-1 alpha-2, `currency` ISO 4217; `address` may have several lines or be empty."""
+    """`country` is ISO 3166-1 alpha-2, `currency` ISO 4217; `address` may have several lines or be empty.
+
+    `time_zone` (IANA name) and `billing_anchor_day` (1 to 31) are the tenant's calendar, see `core.calendar`.
+    """
 
     tenant_id: str
     name: str
@@ -25,6 +29,8 @@ class Tenant:
     country: str
     currency: str
     address: str = ""
+    time_zone: str = "UTC"
+    billing_anchor_day: int = 1
 
 
 def check_tenant(tenant: Tenant) -> Tenant:
@@ -44,6 +50,10 @@ def check_tenant(tenant: Tenant) -> Tenant:
         faults.append(Fault("invalid_country", "expected two capital letters (ISO 3166), such as DE", "country"))
     if tenant.currency not in MINOR_UNITS:
         faults.append(Fault("unknown_currency", f"expected one of {', '.join(sorted(MINOR_UNITS))}", "currency"))
+    try:
+        check_calendar(tenant.time_zone, tenant.billing_anchor_day)
+    except InvalidInputError as refused:
+        faults += refused.faults
     if faults:
         raise InvalidInputError(faults)
     return tenant

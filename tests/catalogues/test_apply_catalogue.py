@@ -70,18 +70,17 @@ class Shop:
         self.name = f"t{uuid4().hex[:10]}"
         self._store, self._usage = MemoryStore(), MemoryUsage()
 
-    def use(self) -> None:
+    def use(self, table: str = "usage_rollups") -> None:
         if self._settings is None:
             self._usage.used.add(self.name)
             return
         client = connect_clickhouse(self._settings)
-        columns = ["tenant", "meter", "window_start", "quantity", "events", "version"]
-        rows = [["t", self.name, NOW, Decimal(1), 1, 1]]
-        client.insert("usage_rollups", rows, column_names=columns, settings=INSERT_SETTINGS)
+        columns = ["tenant", "meter", "quantity", "version"]
+        client.insert(table, [["t", self.name, Decimal(1), 1]], column_names=columns, settings=INSERT_SETTINGS)
         client.close()
 
-    async def apply(self, *, price: str | None = "1", unit: str = "hour") -> Applied:
-        text = f"meters: {{{self.name}: {{unit: {unit}, event_type: {self.name}, aggregation: count}}}}\n"
+    async def apply(self, *, price: str | None = "1", unit: str = "hour", kind: str = "aggregation: count") -> Applied:
+        text = f"meters: {{{self.name}: {{unit: {unit}, event_type: {self.name}, {kind}}}}}\n"
         if price is not None:
             charge = f'{{id: a, name: A, meter: {self.name}, model: per_unit, unit_amount: "{price}"}}'
             text += f"plans: {{{self.name}: {{name: P, currency: USD, charges: [{charge}]}}}}\n"
@@ -132,8 +131,19 @@ async def test_a_meter_that_a_plan_charges_for_may_not_change(shop: Shop) -> Non
     assert (await shop.apply()).meters == (), "the refused change left no trace"
 
 
-async def test_a_meter_with_usage_may_not_change(shop: Shop) -> None:
+async def test_all_that_a_meter_says_is_stored(shop: Shop) -> None:
+    kind = (
+        "aggregation: time_weighted, weight_per: month, value_property: gb, dimensions: [class],"
+        ' allowed_lateness_seconds: 0, filters: [{property: gb, operator: lt, values: ["9.5"]}]'
+    )
+    assert (await shop.apply(kind=kind, price=None)).meters == (shop.name,)
+    assert (await shop.apply(kind=kind, price=None)).meters == (), "what was read back is what was stored"
+    assert (await shop.apply(kind=kind.replace("9.5", "9"), price=None)).meters == (shop.name,)
+
+
+@pytest.mark.parametrize("table", ["usage_rollups", "usage_samples"])
+async def test_a_meter_with_usage_may_not_change(shop: Shop, table: str) -> None:
     await shop.apply(price=None)
-    shop.use()
+    shop.use(table)
     with pytest.raises(MeterInUseError, match=shop.name):
         await shop.apply(price=None, unit="minute")

@@ -9,7 +9,7 @@ import pytest
 
 from catalogues.load_catalogue import CatalogueFile, load_catalogue, read_files, shipped_files
 from core.errors import Fault, InvalidInputError
-from core.meters import Meter
+from core.meters import AGGREGATIONS, Filter, Meter
 from rating.domain.matrix import Matrix
 
 CPU = Meter("cpu", "vCPU-hour", "compute.cpu", "sum", "vcpu_hours")
@@ -23,6 +23,17 @@ def faults_of(*texts: str | bytes) -> list[Fault]:
     with pytest.raises(InvalidInputError) as refused:
         load_catalogue(files, [CPU])
     return refused.value.faults
+
+
+def meter(rest: str) -> str:
+    return f"meters: {{m: {{unit: x, event_type: t, {rest}}}}}"
+
+
+FILTER = "file1.yaml:1: meters.m.filters[0]"
+
+
+def filtered(one: str) -> str:
+    return meter(f"aggregation: count, filters: [{one}]")
 
 
 def test_the_shipped_catalogue_has_all_tiers_and_meters() -> None:
@@ -156,6 +167,33 @@ def test_faults_of_all_files_are_reported_at_once() -> None:
          "file1.yaml:1: meters.m.value_property"),
         ("meters: {m: {unit: x, event_type: t, aggregation: count, value_property: v}}", "unknown_field",
          "file1.yaml:1: meters.m.value_property"),
+        (meter("aggregation: max"), "missing_field", "file1.yaml:1: meters.m.value_property"),
+        (meter("aggregation: time_weighted, value_property: v"), "missing_field", "file1.yaml:1: meters.m.weight_per"),
+        (meter("aggregation: time_weighted, value_property: v, weight_per: day"), "unknown_weight",
+         "file1.yaml:1: meters.m.weight_per"),
+        (meter("aggregation: sum, value_property: v, weight_per: hour"), "unknown_field",
+         "file1.yaml:1: meters.m.weight_per"),
+        (meter("aggregation: count, allowed_lateness_seconds: -1"), "invalid_number",
+         "file1.yaml:1: meters.m.allowed_lateness_seconds"),
+        (meter("aggregation: count, allowed_lateness_seconds: true"), "invalid_number",
+         "file1.yaml:1: meters.m.allowed_lateness_seconds"),
+        (meter("aggregation: count, allowed_lateness_seconds: 3024001"), "invalid_number",
+         "file1.yaml:1: meters.m.allowed_lateness_seconds"),
+        (filtered("{property: a, operator: like, values: [b]}"), "unknown_operator", f"{FILTER}.operator"),
+        (filtered("{operator: exists}"), "missing_field", f"{FILTER}.property"),
+        (filtered("{property: a, operator: exists, values: [b]}"), "unexpected_value", f"{FILTER}.values"),
+        (filtered("{property: a, operator: missing, values: [b]}"), "unexpected_value", f"{FILTER}.values"),
+        (filtered("{property: a, operator: eq}"), "one_value_expected", f"{FILTER}.values"),
+        (filtered("{property: a, operator: ne, values: [b, c]}"), "one_value_expected", f"{FILTER}.values"),
+        (filtered("{property: a, operator: gt, values: [1, 2]}"), "one_value_expected", f"{FILTER}.values"),
+        (filtered("{property: a, operator: lte, values: [ten]}"), "invalid_number", f"{FILTER}.values[0]"),
+        (filtered("{property: a, operator: gte, values: [NaN]}"), "invalid_number", f"{FILTER}.values[0]"),
+        (filtered("{property: a, operator: lt, values: [0.5]}"), "float_amount", f"{FILTER}.values[0]"),
+        (filtered("{property: a, operator: in, values: []}"), "missing_value", f"{FILTER}.values"),
+        (filtered("{property: a, operator: not_in, values: [b, b]}"), "duplicate_id", f"{FILTER}.values[1]"),
+        (filtered("{property: a, operator: in, values: [{}]}"), "invalid_text", f"{FILTER}.values[0]"),
+        (filtered("{property: a, operator: exists, negate: true}"), "unknown_field", f"{FILTER}.negate"),
+        (filtered("exists"), "invalid_type", f"{FILTER}"),
         ("meters: {m: {unit: x, event_type: t, aggregation: count, dimensions: [a, a]}}", "duplicate_id",
          "file1.yaml:1: meters.m.dimensions[1]"),
         ("plans: {p: {name: A, currency: USD, charges: [{id: a, name: A, model: flat, flat_amount: .inf}]}}",
@@ -171,6 +209,43 @@ def test_scalars_are_read_as_written() -> None:
     text = "meters: {m: {unit: no, event_type: 2026-10-01, aggregation: count, dimensions: [on, 1:30]}}"
     meter = load_catalogue([CatalogueFile("x.yaml", text.encode())]).meters[0]
     assert meter == Meter("m", "no", "2026-10-01", "count", None, ("on", "1:30"))
+
+
+def test_a_meter_may_say_everything_that_a_meter_knows() -> None:
+    text = """
+meters:
+  stored:
+    unit: GB-month
+    event_type: disk.resized
+    aggregation: time_weighted
+    weight_per: month
+    value_property: gb
+    dimensions: [class]
+    allowed_lateness_seconds: 0
+    filters:
+      - {property: region, operator: in, values: [eu, "1.50", 7, true]}
+      - {property: gb, operator: lt, values: ["-0.5"]}
+      - {property: test, operator: missing}
+"""
+    assert load_catalogue([CatalogueFile("x.yaml", text.encode())]).meters == (
+        Meter(
+            "stored", "GB-month", "disk.resized", "time_weighted", "gb", ("class",),
+            (
+                Filter("region", "in", ("eu", "1.50", "7", "true")),
+                Filter("gb", "lt", ("-0.5",)),
+                Filter("test", "missing"),
+            ),
+            "month", 0,
+        ),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("aggregation", sorted({*AGGREGATIONS} - {"count", "time_weighted"}))
+def test_every_aggregation_over_a_value_is_known(aggregation: str) -> None:
+    text = meter(f"aggregation: {aggregation}, value_property: v")
+    [found] = load_catalogue([CatalogueFile("x.yaml", text.encode())]).meters
+    assert (found.aggregation, found.weight_per) == (aggregation, None)
+    assert found.allowed_lateness_seconds == 3600
 
 
 def test_the_same_plan_in_two_files_is_refused() -> None:

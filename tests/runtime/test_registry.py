@@ -10,9 +10,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
+from core.calendar import UTC_MONTHS, Calendar
 from core.clock import ManualClock
-from core.meters import Meter
+from core.meters import Filter, Meter
 from runtime import registry as module
 from runtime.postgres import create_pool
 from runtime.registry import RegistryCache
@@ -24,6 +26,7 @@ class Pool:
 
     def __init__(self, *tenants: str) -> None:
         self.tenants = list(tenants)
+        self.zones: dict[str, str] = {}
         self.down = 0
         self.readings = 0
 
@@ -37,7 +40,10 @@ class Pool:
 
     async def execute(self, query: str) -> Any:
         meter = Meter("tokens", "token", "llm", "sum", "tokens", ("model",))
-        rows: list[dict[str, Any]] = [{"tenant_id": tenant} for tenant in self.tenants]
+        rows: list[dict[str, Any]] = [
+            {"tenant_id": tenant, "time_zone": zone, "billing_anchor_day": 1}
+            for tenant, zone in ((tenant, self.zones.get(tenant, "UTC")) for tenant in self.tenants)
+        ]
         if "meters" in query:
             rows = [{name: getattr(meter, name) for name in Meter.__slots__}]
 
@@ -126,21 +132,43 @@ async def test_one_newer_than_an_instant_waits_an_outage_out_rather_than_refuse_
     assert desk.pool.readings == 9
 
 
+async def test_a_zone_this_machine_does_not_know_is_told_and_stops_nobody(desk: Desk) -> None:
+    desk.pool.tenants.append("globex")
+    desk.pool.zones = {"acme": "Mars/Olympus_Mons", "globex": "Asia/Tokyo"}
+    registry = (await desk.cache.get()).registry
+    assert registry.calendars == {"globex": Calendar("Asia/Tokyo", 1)}
+    assert registry.calendar_of("acme") == UTC_MONTHS
+
+
 @pytest.mark.integration
 async def test_tenants_and_meters_come_as_they_were_stored(settings: Settings) -> None:
     with psycopg.connect(settings.postgres, autocommit=True) as connection:
         connection.execute(
-            "INSERT INTO tenants (tenant_id, name, email, country, currency, created_at)"
-            " VALUES ('registry-1', 'R', 'r@example.com', 'DE', 'EUR', now())"
+            "INSERT INTO tenants"
+            " (tenant_id, name, email, country, currency, time_zone, billing_anchor_day, created_at)"
+            " VALUES ('registry-1', 'R', 'r@example.com', 'DE', 'EUR', 'UTC', 1, now()),"
+            " ('registry-2', 'R', 'r@example.com', 'DE', 'EUR', 'Europe/Berlin', 31, now())"
         )
         connection.execute(
             "INSERT INTO meters (meter_id, unit, event_type, aggregation, value_property, dimensions, created_at)"
             " VALUES ('registry_sum', 'GB', 'registry.sum', 'sum', 'gb', '{region,class}', now()),"
             " ('registry_count', 'run', 'registry.sum', 'count', NULL, '{}', now())"
         )
+        connection.execute(
+            "INSERT INTO meters (meter_id, unit, event_type, aggregation, value_property, filters, weight_per,"
+            " allowed_lateness_seconds, created_at) VALUES ('registry_weighted', 'GB-month', 'registry.weighted',"
+            " 'time_weighted', 'gb', %s, 'month', 0, now())",
+            (Jsonb([{"property": "region", "operator": "in", "values": ["eu", "us"]}]),),
+        )
     async with create_pool(settings, max_size=1) as pool:
         loaded = await RegistryCache(pool, ManualClock(datetime.now(UTC)), refresh_seconds=5).get()
     assert "registry-1" in loaded.registry.tenants
+    assert "registry-1" not in loaded.registry.calendars
+    assert loaded.registry.calendar_of("registry-2") == Calendar("Europe/Berlin", 31)
+    assert loaded.registry.by_id["registry_weighted"] == Meter(
+        "registry_weighted", "GB-month", "registry.weighted", "time_weighted", "gb", (),
+        (Filter("region", "in", ("eu", "us")),), "month", 0,
+    )  # fmt: skip
     assert set(loaded.registry.by_event_type["registry.sum"]) == {
         Meter("registry_sum", "GB", "registry.sum", "sum", "gb", ("region", "class")),
         Meter("registry_count", "run", "registry.sum", "count", None, ()),

@@ -214,9 +214,14 @@ async def test_a_plan_in_another_currency_is_refused(desk: Desk) -> None:
         ({"country": "Germany"}, "country"),
         ({"currency": "XXX"}, "currency"),
         ({"address": "\n".join("1234567")}, "address"),
+        ({"time_zone": "Mars/Olympus_Mons"}, "time_zone"),
+        ({"time_zone": "../../etc/passwd"}, "time_zone"),
+        ({"time_zone": ""}, "time_zone"),
+        ({"billing_anchor_day": 0}, "billing_anchor_day"),
+        ({"billing_anchor_day": 32}, "billing_anchor_day"),
     ],
 )
-def test_wrong_particulars_are_refused(change: dict[str, str], path: str) -> None:
+def test_wrong_particulars_are_refused(change: dict[str, Any], path: str) -> None:
     with pytest.raises(InvalidInputError) as refused:
         check_tenant(replace(ACME, **change))
     assert [fault.path for fault in refused.value.faults] == [path]
