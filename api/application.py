@@ -8,6 +8,7 @@ from starlette.types import ASGIApp
 from api.dependencies import Dependencies
 from api.envelope import Envelope
 from api.problems import add_problem_handlers
+from api.routes.dead_letters import create_dead_letter_router
 from api.routes.invoices import create_invoice_router
 from api.routes.operations import create_operations_router
 from api.routes.quotas import create_quota_router
@@ -40,5 +41,6 @@ def create_app(dependencies: Dependencies) -> FastAPI:
         app.include_router(create_router(dependencies, PREFIX))
     # Where the earlier service had it: webhook endpoints are configured at the provider and hard to move.
     app.include_router(create_webhook_router(dependencies, ""), include_in_schema=False)
+    app.include_router(create_dead_letter_router(dependencies, PREFIX))
     app.include_router(create_operations_router(dependencies))
     return app

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from uuid import uuid4
 
 from api.ports import (
+    DeadLetterDesk,
     InvoiceBook,
     LimitBook,
     QuotaView,
@@ -34,6 +35,7 @@ class Dependencies:
     limits: LimitBook
     invoices: InvoiceBook
     stripe_webhooks: WebhookReceiver
+    dead_letters: DeadLetterDesk
     checks: Mapping[str, ReadinessCheck]
     clock: Clock
     ingest_limits: IngestLimits = field(default_factory=IngestLimits)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 from api.domain.quota_answer import Limit, QuotaReading
@@ -100,6 +101,58 @@ class WebhookReceiver(Protocol):
 
     async def receive(self, body: bytes, signature: str | None) -> None:
         """Keep the webhook; `InvalidInputError` if it is not the provider's, `UnavailableError` to have it again."""
+        ...
+
+
+class DeadLetterDesk(Protocol):
+    """Dead letters as documents. All calls raise `UnavailableError` if a store does not answer.
+
+    Those that name a letter raise `NotFoundError`, `ConflictError` (it was settled before), `InvalidInputError`.
+    """
+
+    async def list_letters(
+        self,
+        *,
+        topic: str | None,
+        code: str | None,
+        tenant: str | None,
+        since: datetime | None,
+        until: datetime | None,
+        state: str | None,
+        order: str,
+        limit: int,
+        cursor: str | None,
+    ) -> dict[str, Any]:
+        """Return a page: `data`, `next_cursor` (None on the last one), `looked_at`."""
+        ...
+
+    async def count_letters(self) -> dict[str, Any]:
+        """Return counts by topic and code in `data`, and whether they are complete."""
+        ...
+
+    async def find_letter(self, topic: str, partition: int, offset: int) -> dict[str, Any]:
+        """Return a letter with its body."""
+        ...
+
+    async def replay_letter(
+        self,
+        topic: str,
+        partition: int,
+        offset: int,
+        *,
+        actor: str,
+        reason: str,
+        again: bool,
+        dry_run: bool,
+        mended: bytes | None,
+    ) -> dict[str, Any]:
+        """Send a letter back to its source topic, `mended` in place of its body if given; returns where it went."""
+        ...
+
+    async def discard_letter(
+        self, topic: str, partition: int, offset: int, *, actor: str, reason: str
+    ) -> dict[str, Any]:
+        """Put a letter away for good."""
         ...
 
 

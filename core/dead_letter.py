@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
+_CUT = re.compile(r" \(only the first (\d+) of \d+ bytes are kept here\)\Z")
 _HEADERS = ("code", "reason", "topic", "partition", "offset", "index", "received_ms")
 
 
@@ -32,6 +34,12 @@ class DeadLetter:
             return self
         reason = f"{self.reason} (only the first {bytes_max} of {len(self.body)} bytes are kept here)"
         return replace(self, reason=reason, body=self.body[:bytes_max])
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether `fitting` has cut the body, so that it must not be taken for the record's."""
+        said = _CUT.search(self.reason)
+        return said is not None and int(said[1]) == len(self.body or b"")
 
     def headers(self) -> list[tuple[str, bytes]]:
         """Return the Kafka headers that go beside the body."""

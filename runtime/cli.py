@@ -81,6 +81,7 @@ def show_settings() -> None:
 def _mount_stages() -> None:
     from catalogues.commands import app as catalogue_app
     from invoicing.commands import app as invoice_app
+    from metering.commands import app as metering_app
     from payments.commands import app as payment_app
     from runtime.demo.command import demo
     from runtime.stack import commands as stack
@@ -92,6 +93,7 @@ def _mount_stages() -> None:
     app.add_typer(catalogue_app, name="catalogue")
     app.add_typer(tenant_app, name="tenant")
     app.add_typer(invoice_app, name="invoice")
+    app.add_typer(metering_app)
     app.add_typer(payment_app, name="payment-method")
 
 

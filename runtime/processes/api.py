@@ -20,6 +20,7 @@ from api.dependencies import Dependencies
 from api.ports import ReadinessCheck
 from core.clock import Clock, SystemClock
 from core.usage_event import IngestLimits
+from metering.dead_letters.desk import open_desk
 from payments.adapters.postgres_store import PostgresPayments
 from payments.ports import WebhookInbox
 from payments.receive_webhook import receive_webhook
@@ -83,6 +84,7 @@ async def open_dependencies(settings: Settings) -> AsyncIterator[Dependencies]:
         stack.push_async_callback(quotas.close)
         http = await stack.enter_async_context(httpx2.AsyncClient(follow_redirects=False, timeout=2.0))
         invoices = PostgresInvoices(pool, settings.documents)
+        dead_letters = await stack.enter_async_context(open_desk(settings, pool))
         yield Dependencies(
             registry=_registry(settings, pool, clock),
             publisher=publisher,
@@ -90,6 +92,7 @@ async def open_dependencies(settings: Settings) -> AsyncIterator[Dependencies]:
             limits=PostgresLimits(pool),
             invoices=invoices,
             stripe_webhooks=StripeWebhooks(settings, PostgresPayments(pool), clock),
+            dead_letters=dead_letters,
             checks={
                 "kafka": publisher.check,
                 "redis": quotas.check,

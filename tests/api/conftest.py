@@ -115,12 +115,31 @@ class MemoryWebhooks:
 
 
 @dataclass
+class MemoryDeadLetters:
+    """Remembers what was asked; answers with `answer` or raises `failure`."""
+
+    asked: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
+    answer: dict[str, Any] = field(default_factory=dict)
+    failure: Exception | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        async def call(*place: Any, **asked: Any) -> dict[str, Any]:
+            if self.failure is not None:
+                raise self.failure
+            self.asked.append((name, place, asked))
+            return self.answer
+
+        return call
+
+
+@dataclass
 class Fakes:
     registry: MemoryRegistry = field(default_factory=MemoryRegistry)
     publisher: MemoryPublisher = field(default_factory=MemoryPublisher)
     quotas: MemoryQuotas = field(default_factory=MemoryQuotas)
     limits: MemoryLimits = field(default_factory=MemoryLimits)
     invoices: MemoryInvoices = field(default_factory=MemoryInvoices)
+    dead_letters: MemoryDeadLetters = field(default_factory=MemoryDeadLetters)
     webhooks: MemoryWebhooks = field(default_factory=MemoryWebhooks)
     checks: dict[str, Any] = field(default_factory=dict)
     clock: ManualClock = field(default_factory=lambda: ManualClock(NOW))
@@ -133,6 +152,7 @@ class Fakes:
             limits=self.limits,
             invoices=self.invoices,
             stripe_webhooks=self.webhooks,
+            dead_letters=self.dead_letters,
             checks=self.checks,
             clock=self.clock,
             ingest_limits=IngestLimits(max_bytes=4_096),

@@ -1,0 +1,10 @@
+"""Commands of metering, mounted on `meterbook` itself."""
+
+from __future__ import annotations
+
+import typer
+
+from metering.dead_letters.commands import app as dead_letter_app
+
+app = typer.Typer()
+app.add_typer(dead_letter_app, name="deadletters")

@@ -1,0 +1,1 @@
+"""Letters on Kafka, actions in PostgreSQL."""
