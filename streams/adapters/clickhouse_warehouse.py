@@ -1,21 +1,23 @@
-"""Writes rollups, accepted events and progress to ClickHouse. Rows replace by version, so writing again is harmless."""
+"""Writes what the warehouse stores to ClickHouse. Rows replace by version, so writing them again is harmless."""
 
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any
 
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from core.event_time import to_microseconds
 from runtime.clickhouse import INSERT_SETTINGS, connect_clickhouse_async
 from runtime.settings import Settings
-from streams.domain.warehouse_rows import EVENT_COLUMNS, ROLLUP_COLUMNS
+from streams.domain.warehouse_rows import COLUMNS, Rows
 
 CLICKHOUSE_DOWN = (ClickHouseError, OSError, TimeoutError)
-PROGRESS_COLUMNS = (
-    "at", "stage", "source_partition", "next_offset", "end_offset", "events", "duplicates", "rejected", "freshness_ms",
-)  # fmt: skip
+PROGRESS_OF_PARTITION = """
+SELECT argMax(next_offset, at), max(watermark) FROM pipeline_progress
+WHERE stage = 'warehouse' AND source_partition = {partition:UInt16}
+"""
 
 
 class ClickHouseWarehouse:
@@ -26,28 +28,26 @@ class ClickHouseWarehouse:
         self._client: Any = None
         self._turn = asyncio.Lock()
 
-    async def insert_rollups(self, rows: list[list[Any]]) -> None:
-        """Insert rows of `usage_rollups`."""
-        await self._insert("usage_rollups", rows, ROLLUP_COLUMNS)
+    async def insert(self, table: str, rows: Rows) -> None:
+        """Insert rows of a table, in the order of `COLUMNS`."""
+        if rows:
+            client = await self._connected()
+            await client.insert(table, rows, column_names=COLUMNS[table], settings=INSERT_SETTINGS)
 
-    async def insert_events(self, rows: list[list[Any]]) -> None:
-        """Insert rows of `usage_events`."""
-        await self._insert("usage_events", rows, EVENT_COLUMNS)
-
-    async def insert_progress(self, rows: list[list[Any]]) -> None:
-        """Insert rows of `pipeline_progress`; the first column is milliseconds since 1970 UTC."""
-        stamped = [[datetime.fromtimestamp(row[0] / 1_000, UTC), *row[1:]] for row in rows]
-        await self._insert("pipeline_progress", stamped, PROGRESS_COLUMNS)
+    async def progress_of(self, partition: int) -> tuple[int, int]:
+        """Return the source offset after the last stored one and the watermark (microseconds); (0, 0) if none is."""
+        client = await self._connected()
+        found = await client.query(PROGRESS_OF_PARTITION, parameters={"partition": partition})
+        next_offset, watermark = found.result_rows[0]
+        return next_offset, max(0, to_microseconds(watermark.replace(tzinfo=UTC)))
 
     async def close(self) -> None:
         """Close the connection."""
         if self._client is not None:
             await self._client.close()
 
-    async def _insert(self, table: str, rows: list[list[Any]], columns: tuple[str, ...]) -> None:
-        if not rows:
-            return
+    async def _connected(self) -> Any:
         async with self._turn:
             if self._client is None:
                 self._client = await connect_clickhouse_async(self._settings)
-        await self._client.insert(table, rows, column_names=columns, settings=INSERT_SETTINGS)
+        return self._client

@@ -70,6 +70,21 @@ class SourceReader:
         MISSING.inc()
         log.error("raw.missing", partition=self._where.partition, first=first, last=last)
 
+    async def is_read_up(self, next_offset: int) -> bool:
+        """Tell whether there is no record from `next_offset` on; what is found is kept for `read`.
+
+        Offsets alone cannot tell, because transactions leave markers that are no records.
+        """
+        if self._next < 0:
+            self._reader.seek(self._where, next_offset)
+            self._next = next_offset
+        if not self._ahead:
+            fetched = await self._reader.getmany(self._where, timeout_ms=200, max_records=20_000)
+            self._ahead.extend(fetched.get(self._where, []))
+        if any(record.offset >= next_offset for record in self._ahead):
+            return False
+        return bool(await self._reader.position(self._where) >= await self.end_offset())
+
     async def end_offset(self) -> int:
         """Return the partition's end, to tell how far behind the journal is."""
         return int((await self._reader.end_offsets([self._where]))[self._where])

@@ -30,6 +30,7 @@ def create_app(settings: Settings) -> faust.App:
             commit=lambda offset: app.consumer.commit_offset(USAGE_JOURNAL.name, partition, offset),
             clock=SystemClock(),
             transient=(*CLICKHOUSE_DOWN, KafkaError),
+            max_ahead_us=settings.event_max_ahead_seconds * 1_000_000,
         )
 
     attach_lanes(app, USAGE_JOURNAL, make_lane, finally_=warehouse.close)

@@ -130,3 +130,30 @@ async def test_a_range_after_which_nothing_was_left_ends_empty(desk: Desk, reade
     assert await offsets_of(reader, 0, 2) == []
     await desk.write(1)
     assert await offsets_of(reader, 4, 4) == [4]
+
+
+async def until_read_up(reader: SourceReader, next_offset: int) -> None:
+    async with asyncio.timeout(20):
+        while not await reader.is_read_up(next_offset):
+            continue
+
+
+async def test_it_is_read_up_when_only_markers_are_left_and_nothing_that_came_meanwhile_is_lost(
+    desk: Desk, reader: SourceReader
+) -> None:
+    await until_read_up(reader, 0)
+    await desk.write(3)
+    await desk.write(2, commit=False)
+    async with asyncio.timeout(20):
+        while await reader.is_read_up(0):
+            continue
+    assert await offsets_of(reader, 0, desk.offsets[-1]) == desk.offsets
+    await until_read_up(reader, desk.offsets[-1] + 1)
+    read = list(desk.offsets)
+    await desk.write(4)
+    async with asyncio.timeout(20):
+        while await reader.is_read_up(read[-1] + 1):
+            continue
+    new = [offset for offset in desk.offsets if offset not in read]
+    assert await offsets_of(reader, read[-1] + 1, new[-1]) == new
+    await until_read_up(reader, new[-1] + 1)
