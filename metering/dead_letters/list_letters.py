@@ -59,7 +59,8 @@ async def list_letters(
     newest = order == "newest"
     lanes = await _open_lanes(wanted, letters, read_cursor(cursor, wanted, order) if cursor else {}, newest)
     found: list[FoundLetter] = []
-    looked_at = 0
+    # One block of each, so that every page brings the list on.
+    looked_at = sum([await _read_ahead(lane, wanted, letters, actions, newest) for lane in lanes if not lane.is_done])
     while len(found) < limit:
         for lane in lanes:
             while not lane.ahead and not lane.is_done and looked_at < looked_at_max:

@@ -55,8 +55,8 @@ FROM counted LEFT JOIN finished USING (topic, code) ORDER BY topic, code
 class PostgresLetters:
     """Implements `LetterActions` and `LetterTallies`."""
 
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+    def __init__(self, pool: Pool, *, wait_seconds: float = 5.0) -> None:
+        self._pool, self._wait_seconds = pool, wait_seconds
 
     async def find(self, places: Sequence[Place]) -> dict[Place, tuple[Action, ...]]:
         """Return the actions of letters that have any."""
@@ -133,7 +133,7 @@ class PostgresLetters:
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:
         try:
-            async with self._pool.connection(timeout=5) as connection:
+            async with self._pool.connection(timeout=self._wait_seconds) as connection:
                 yield connection
         except (psycopg.OperationalError, PoolTimeout) as error:
             raise UnavailableError("PostgreSQL does not answer now") from error
