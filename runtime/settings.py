@@ -66,6 +66,10 @@ class Settings(BaseSettings):
     micro_batch_ms: int = Field(200, ge=10, le=5_000)
     micro_batch_events: int = Field(20_000, ge=1, le=200_000)
     dedupe_horizon_days: int = Field(35, ge=1, le=400)
+    # Identities kept in memory per source partition; older ones are on disk below `state_dir`.
+    identities_in_memory: int = Field(200_000, ge=1_000, le=50_000_000)
+    state_dir: Path | None = None
+    original_wait_seconds: int = Field(30, ge=1, le=3_600)
     alert_thresholds_percent: Annotated[tuple[int, ...], NoDecode] = (80, 100)
     registry_refresh_seconds: int = Field(5, ge=1, le=600)
 
@@ -124,7 +128,7 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _check_redis(cls, value: str | None) -> str | None:
-        return value and _check_url("redis_url", value, ("redis", "rediss"))
+        return value and _check_url("redis_url", value, ("redis", "rediss", "redis+cluster", "rediss+cluster"))
 
     @field_validator("postgres_url")
     @classmethod
@@ -167,6 +171,11 @@ class Settings(BaseSettings):
     def postgres(self) -> str:
         """PostgreSQL's URL (libpq form)."""
         return self._engine("postgres", self.postgres_url)
+
+    @property
+    def state(self) -> Path:
+        """Folder of what workers keep to restart quickly; it can be deleted while none runs."""
+        return self.state_dir or self.home / "state"
 
     @property
     def documents(self) -> Path:

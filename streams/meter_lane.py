@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from core.journal import JournalEntry
+from core.meters import Registry
 from core.topics import USAGE_JOURNAL
 from core.usage_event import IngestLimits
-from runtime.registry import RegistryCache
+from runtime.registry import LoadedRegistry, RegistryCache
+from streams.adapters.lanes import end_process_if_failed
 from streams.domain.meter_partition import MeterPartition, MicroBatch
+from streams.domain.tally import Originals, Tally, Target
 
 log = structlog.get_logger()
 EVENTS = Counter("meterbook_events_total", "Usage events by outcome", ["outcome"])
@@ -25,6 +29,8 @@ COMMIT_SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
 )
 FRESHNESS = Gauge("meterbook_meter_freshness_seconds", "Age of the newest counted event's append time", ["partition"])
+LATE = Counter("meterbook_late_windows_total", "Closed windows that were changed all the same", ["meter"])
+WATERMARK = Gauge("meterbook_watermark_seconds", "Greatest event time counted, seconds since 1970 UTC", ["partition"])
 IDENTITIES = Gauge("meterbook_dedupe_identities", "Identities remembered", ["partition"])
 
 
@@ -33,6 +39,17 @@ WEIGHT_MAX = USAGE_JOURNAL.max_bytes // 2
 
 # Records of fewer bytes than this together (some two thousand single events) wait for company.
 GATHER_BELOW_BYTES = 500_000
+_SAMPLES_COMMITTED_EVERY = 200
+# A checkpoint that takes longer is left behind half done: the last whole one stays.
+_CHECKPOINT_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """Where a journal entry stands, and its bytes."""
+
+    offset: int
+    raw: bytes
 
 
 class Journal(Protocol):
@@ -42,16 +59,32 @@ class Journal(Protocol):
         """Fence the previous owner."""
         ...
 
-    def entries(self) -> AsyncIterator[tuple[int, JournalEntry]]:
-        """Yield committed entries."""
+    def entries(self, first: int) -> AsyncIterator[tuple[int, JournalEntry]]:
+        """Yield committed entries with their journal offsets, from the offset `first` on."""
         ...
 
-    async def commit(self, batch: MicroBatch) -> None:
+    async def entry_at(self, offset: int) -> bytes | None:
+        """Return the entry's bytes at a journal offset, None if there is none (any more)."""
+        ...
+
+    async def commit(self, batch: MicroBatch) -> Committed:
         """Commit a micro-batch, all or nothing."""
         ...
 
     async def close(self) -> None:
         """Give the journal up."""
+        ...
+
+
+class OriginalsFinder(Protocol):
+    """Port: what corrections name, fetched from where it is kept."""
+
+    async def find(self, targets: Mapping[bytes, Target], registry: Registry) -> Originals:
+        """Return an answer for every target."""
+        ...
+
+    async def close(self) -> None:
+        """Disconnect."""
         ...
 
 
@@ -62,6 +95,7 @@ class MeterLane:
         self,
         state: MeterPartition,
         journal: Journal,
+        originals: OriginalsFinder,
         registry: RegistryCache,
         limits: IngestLimits,
         *,
@@ -69,24 +103,41 @@ class MeterLane:
         events_max: int,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._state, self._journal, self._registry, self._limits = state, journal, registry, limits
+        self._state, self._journal, self._originals = state, journal, originals
+        self._registry, self._limits = registry, limits
         self._pause_s, self._events_max, self._monotonic = pause_s, events_max, monotonic
         self._last_commit = 0.0
+        self._checkpoint: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Fence the previous owner, then rebuild the state from the journal."""
+        """Fence the previous owner, then go on from the local checkpoint and what the journal has beyond it."""
         began = self._monotonic()
         await self._journal.take_over()
-        entries = 0
-        async for _, entry in self._journal.entries():
-            self._state.restore(entry)
+        registry = (await self._registry.get()).registry
+        state, book = self._state, self._state.samples
+        loaded = await state.identities.load(self._journal.entry_at)
+        first = 0
+        if loaded is not None:
+            state.thaw(loaded.state)
+            first = loaded.journal_offset + 1
+        entries, version = 0, -1
+        async for version, entry in self._journal.entries(min(first, book.journal_offset + 1)):
+            if version >= first:
+                state.restore(version, entry, registry)
+            else:
+                state.restore_samples(version, entry, registry)
             entries += 1
+            if entries % _SAMPLES_COMMITTED_EVERY == 0:
+                book.commit(version)
+        if version > book.journal_offset:
+            book.commit(version)
         log.info(
             "partition.taken_over",
-            partition=self._state.partition,
-            last=self._state.last,
+            partition=state.partition,
+            last=state.last,
+            from_checkpoint=first - 1,
             entries=entries,
-            identities=len(self._state),
+            identities=len(state),
             seconds=round(self._monotonic() - began, 3),
         )
 
@@ -101,29 +152,60 @@ class MeterLane:
             await self._count(records[start : start + self._events_max])
 
     async def close(self) -> None:
-        """Stop the producer; nothing is open between micro-batches."""
+        """Stop the producer; nothing is open between micro-batches. A checkpoint on its way is finished first."""
+        if self._checkpoint is not None:
+            await asyncio.wait({self._checkpoint}, timeout=_CHECKPOINT_SECONDS)
+        await self._originals.close()
         await self._journal.close()
+        self._state.samples.close()
+        await self._state.identities.close()
 
     async def _count(self, records: list[Any]) -> None:
-        loaded = await self._registry.get()
-        tally = self._state.judge(records, loaded.registry, self._limits)
+        tally = await self._judge(records)
         if tally is None:
             return
-        if tally.unknown and loaded.loaded_ms <= records[-1].timestamp:
-            # The tenant or meter may be younger than our registry; refuse only by one read after the event came.
-            loaded = await self._registry.newer_than(records[-1].timestamp + 1)
-            tally = self._state.judge(records, loaded.registry, self._limits)
-            assert tally is not None
         if tally.weight > WEIGHT_MAX and len(tally.records) > 1:
             middle = len(tally.records) // 2
             await self._count(tally.records[:middle])
             await self._count(tally.records[middle:])
+        else:
+            batch = self._state.accept(tally)
+            began = self._monotonic()
+            committed = await self._journal.commit(batch)
+            if batch.entry.samples:
+                self._state.samples.commit(committed.offset)
+            self._last_commit = self._monotonic()
+            self._observe(batch, self._last_commit - began)
+            self._checkpoint_if_due(committed)
+        if tally.records[-1].offset < records[-1].offset:
+            await self._count(records)
+
+    async def _judge(self, records: list[Any]) -> Tally | None:
+        loaded = await self._registry.get()
+        tally = await self._judge_by(records, loaded)
+        if tally is not None and tally.unknown and loaded.loaded_ms <= records[-1].timestamp:
+            # The tenant or meter may be younger than our registry; refuse only by one read after the event came.
+            loaded = await self._registry.newer_than(records[-1].timestamp + 1)
+            tally = await self._judge_by(records, loaded)
+        return tally
+
+    async def _judge_by(self, records: list[Any], loaded: LoadedRegistry) -> Tally | None:
+        originals: Originals = {}
+        while True:
+            tally = self._state.judge(records, loaded.registry, self._limits, originals)
+            if tally is None or not tally.wanted:
+                return tally
+            # Each round answers all that was wanted, so a round wants only what an earlier one had not come to.
+            originals = {**originals, **await self._originals.find(tally.wanted, loaded.registry)}
+
+    def _checkpoint_if_due(self, committed: Committed) -> None:
+        identities = self._state.identities
+        if (self._checkpoint is not None and not self._checkpoint.done()) or not identities.checkpoint_due():
             return
-        batch = self._state.accept(tally)
-        began = self._monotonic()
-        await self._journal.commit(batch)
-        self._last_commit = self._monotonic()
-        self._observe(batch, self._last_commit - began)
+        self._state.samples.commit(committed.offset)
+        work = identities.checkpoint(committed.offset, committed.raw, self._state.freeze())
+        self._checkpoint = asyncio.create_task(work, name=f"checkpoint-{self._state.partition}")
+        self._checkpoint.add_done_callback(end_process_if_failed)
 
     def _observe(self, batch: MicroBatch, seconds: float) -> None:
         entry = batch.entry
@@ -134,5 +216,8 @@ class MeterLane:
         EVENTS.labels("rejected").inc(entry.rejected)
         for letter, _ in batch.dead_letters:
             REJECTED.labels(letter.code).inc()
+        for row in entry.late:
+            LATE.labels(row.meter).inc()
         FRESHNESS.labels(self._state.partition).set(max(0.0, time.time() - entry.received_ms / 1_000))
+        WATERMARK.labels(self._state.partition).set(entry.watermark_us / 1_000_000)
         IDENTITIES.labels(self._state.partition).set(len(self._state))

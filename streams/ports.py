@@ -17,7 +17,7 @@ class Place(NamedTuple):
     """Where an accepted event stands: offset of its record, and its index in an array (-1 = not in an array)."""
 
     offset: int
-    index: int
+    index: int  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Identities(Protocol):
         ...
 
     def find_old(self, identities: Sequence[bytes]) -> dict[int, int]:
-        """Return {index: digest} of those that are remembered but no longer in `recent`; mostly empty, and fast then."""
+        """Return {index: digest} of those remembered but no longer in `recent`; mostly empty, and fast then."""
         ...
 
     def place_of(self, identity: bytes) -> Place | None:
@@ -100,7 +100,7 @@ class SampleBook(Protocol):
     """The journal offset up to which the book is durable; -1 if empty."""
 
     def apply(self, samples: Sequence[SampleRow], periods: PeriodsOf) -> list[PeriodRow]:
-        """Take samples in (or out, if removed) and return the period totals that changed; applying twice is harmless."""
+        """Take samples in (or out, if removed) and return the period totals that changed; twice is harmless."""
         ...
 
     def commit(self, journal_offset: int) -> None:
@@ -121,6 +121,10 @@ class PeriodsOf(Protocol):
 
     def names(self, tenant: str, time_us: int) -> tuple[str, ...]:
         """Return the names of the live periods that hold an instant."""
+        ...
+
+    def year_name(self, tenant: str, time_us: int) -> str:
+        """Return the name of the tenant's year that holds an instant; only distinct values are counted by years."""
         ...
 
     def bounds(self, tenant: str, name: str) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from aiokafka.partitioner import murmur2
 from core.journal import JournalEntry, decode_entry, encode_entry
 from core.topics import USAGE_EVENTS, USAGE_JOURNAL, USAGE_REJECTED
 from streams.domain.meter_partition import MicroBatch
+from streams.meter_lane import Committed
 
 log = structlog.get_logger()
 TRANSACTION_TIMEOUT_MS = 15_000
@@ -31,8 +32,16 @@ def partition_of_key(key: bytes, partitions: int) -> int:
     return int((murmur2(key) & 0x7FFFFFFF) % partitions)
 
 
-async def read_journal(bootstrap: str, partition: int) -> AsyncIterator[tuple[int, JournalEntry]]:
-    """Yield (journal offset, entry) of all committed entries of a partition, up to its end at the time of the call."""
+async def read_journal(bootstrap: str, partition: int, first: int = 0) -> AsyncIterator[tuple[int, JournalEntry]]:
+    """Yield (journal offset, entry) of committed entries of a partition, from `first` to its present end.
+
+    Where retention has taken the beginning, from what is left.
+    """
+    async for offset, raw in _read_journal_bytes(bootstrap, partition, first):
+        yield offset, decode_entry(raw)
+
+
+async def _read_journal_bytes(bootstrap: str, partition: int, first: int) -> AsyncIterator[tuple[int, bytes]]:
     reader = AIOKafkaConsumer(
         bootstrap_servers=bootstrap,
         isolation_level="read_committed",
@@ -46,11 +55,12 @@ async def read_journal(bootstrap: str, partition: int) -> AsyncIterator[tuple[in
         where = TopicPartition(USAGE_JOURNAL.name, partition)
         reader.assign([where])
         end = (await reader.end_offsets([where]))[where]
-        await reader.seek_to_beginning(where)
+        beginning = (await reader.beginning_offsets([where]))[where]
+        reader.seek(where, max(first, beginning))
         while await reader.position(where) < end:
             for record in (await reader.getmany(where, timeout_ms=250, max_records=500)).get(where, []):
                 if record.offset < end:
-                    yield record.offset, decode_entry(record.value)
+                    yield record.offset, record.value
     finally:
         await reader.stop()
 
@@ -79,11 +89,17 @@ class KafkaJournal:
         )
         await self._producer.start()
 
-    def entries(self) -> AsyncIterator[tuple[int, JournalEntry]]:
-        """Yield what was committed so far; only meaningful after `take_over`."""
-        return read_journal(self._bootstrap, self._partition)
+    def entries(self, first: int = 0) -> AsyncIterator[tuple[int, JournalEntry]]:
+        """Yield what was committed so far, from the journal offset `first` on; only meaningful after `take_over`."""
+        return read_journal(self._bootstrap, self._partition, first)
 
-    async def commit(self, batch: MicroBatch) -> None:
+    async def entry_at(self, offset: int) -> bytes | None:
+        """Return the entry's bytes at a journal offset, None if there is none (any more)."""
+        async for found, raw in _read_journal_bytes(self._bootstrap, self._partition, offset):
+            return raw if found == offset else None
+        return None
+
+    async def commit(self, batch: MicroBatch) -> Committed:
         """Commit the entry, dead letters, events sent on, and the source offset: all or nothing.
 
         Any error leaves the outcome in doubt; the caller must end the process.
@@ -91,7 +107,8 @@ class KafkaJournal:
         assert self._producer is not None
         producer, partition = self._producer, self._partition
         async with producer.transaction():
-            sent = [await producer.send(USAGE_JOURNAL.name, encode_entry(batch.entry), partition=partition)]
+            entry = encode_entry(batch.entry)
+            sent = [await producer.send(USAGE_JOURNAL.name, entry, partition=partition)]
             for letter, key in batch.dead_letters:
                 kept, key = letter.fitting(LETTER_BODY_MAX), key and key[:LETTER_KEY_MAX]
                 headers = kept.headers()
@@ -103,7 +120,8 @@ class KafkaJournal:
             offset = {TopicPartition(USAGE_EVENTS.name, partition): batch.entry.last + 1}
             await producer.send_offsets_to_transaction(offset, self._group)
             # aiokafka commits a transaction although a produce of it was refused: only these futures tell.
-            await asyncio.gather(*sent)
+            written = await asyncio.gather(*sent)
+        return Committed(written[0].offset, entry)
 
     async def close(self) -> None:
         """Stop the producer; one that was fenced has nothing open, so that it fails to stop loses nothing."""

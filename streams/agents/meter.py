@@ -15,7 +15,10 @@ from runtime.postgres import create_pool
 from runtime.registry import RegistryCache
 from runtime.settings import Settings
 from streams.adapters.batch_transport import create_batch_app
+from streams.adapters.identity_store.store import DiskIdentities
 from streams.adapters.kafka_journal import KafkaJournal, partition_of_key
+from streams.adapters.originals import OriginalsOfPartition
+from streams.adapters.sqlite_samples import SqliteSamples
 from streams.agents.lane_app import attach_lanes
 from streams.domain.meter_partition import MeterPartition
 from streams.meter_lane import MeterLane
@@ -36,17 +39,21 @@ def create_app(settings: Settings) -> faust.App:
     owner = f"{socket.gethostname()}:{os.getpid()}"
 
     def make_lane(partition: int) -> MeterLane:
+        folder = settings.state / "meter" / str(partition)
         state = MeterPartition(
             partition,
             topic=USAGE_EVENTS.name,
             owner=owner,
             partition_of=lambda tenant: partition_of_key(tenant.encode(), settings.usage_partitions),
             horizon_days=settings.dedupe_horizon_days,
+            identities=DiskIdentities(folder / "identities", recent_max=settings.identities_in_memory),
+            samples=SqliteSamples(folder / "samples.db"),
         )
         journal = KafkaJournal(settings.kafka_bootstrap, GROUP, partition)
         return MeterLane(
             state,
             journal,
+            OriginalsOfPartition(settings, partition),
             registry,
             limits,
             pause_s=settings.micro_batch_ms / 1_000,

@@ -17,13 +17,23 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from core.dead_letter import DeadLetter
 from core.errors import BrokenInvariantError
-from core.journal import FORMAT, JournalEntry, PeriodRow, WindowRow, encode_entry
+from core.journal import (
+    FORMAT,
+    CorrectionRow,
+    JournalEntry,
+    LateRow,
+    PeriodRow,
+    SampleRow,
+    WindowRow,
+    decode_entry,
+    encode_entry,
+)
 from core.topics import USAGE_EVENTS, USAGE_JOURNAL, USAGE_REJECTED
 from runtime.settings import Settings
 from streams.adapters import kafka_journal
 from streams.adapters.kafka_journal import KafkaJournal, partition_of_key, read_journal
 from streams.domain.meter_partition import MicroBatch
-from streams.meter_lane import Journal
+from streams.meter_lane import Committed, Journal
 from tests.streams.observed import read_all
 
 PARTITION, OTHER = 0, 1
@@ -64,14 +74,20 @@ class MemoryJournal:
     async def take_over(self) -> None:
         self._log.owner = self
 
-    async def entries(self) -> AsyncIterator[tuple[int, JournalEntry]]:
+    async def entries(self, first: int = 0) -> AsyncIterator[tuple[int, JournalEntry]]:
         for offset, batch in enumerate(list(self._log.committed)):
-            yield offset, batch.entry
+            if offset >= first:
+                yield offset, batch.entry
 
-    async def commit(self, batch: MicroBatch) -> None:
+    async def entry_at(self, offset: int) -> bytes | None:
+        committed = self._log.committed
+        return encode_entry(committed[offset].entry) if offset < len(committed) else None
+
+    async def commit(self, batch: MicroBatch) -> Committed:
         if self._log.owner is not self:
             raise FencedError
         self._log.committed.append(batch)
+        return Committed(len(self._log.committed) - 1, encode_entry(batch.entry))
 
     async def close(self) -> None:
         return
@@ -155,10 +171,18 @@ def entry(first: int, last: int, *, previous_last: int = -1, identities: bytes =
         duplicates=0,
         rejected=1,
         identities=identities,
+        digests=b"dddd",
+        places=b"\0\0\0\0",
         windows=[WindowRow("acme", "tokens", ("gpt4", "größe"), 1_700_000_040, first, "9" * 40, 1)],
         periods=[PeriodRow("acme", "tokens", "2023-11", first, str(2**70), 1)],
+        samples=[SampleRow("acme", "users", (), 1_700_000_040_000_000, "ann", first, 0)],
+        corrections=[CorrectionRow("acme", "void", "s", "v", "s", "e", "typo", last, 0, 2)],
+        late=[LateRow("acme", "tokens", ("gpt4", "größe"), 1_700_000_040, "-1", -1)],
         refused=[(last, -1)],
-        dimension_names={"tokens": ("model", "class")},
+        dimension_names={"tokens": ("model", "class"), "users": ()},
+        aggregations={"tokens": "sum", "users": "unique"},
+        activated={"tokens": 0},
+        watermark_us=1_700_000_040_000_000,
     )
 
 
@@ -213,6 +237,18 @@ async def test_entries_come_back_in_order_for_the_next_owner(log: Any) -> None:
         await first.commit(batch(number * 10, number * 10 + 9, previous_last=number * 10 - 1))
     second = await opened(log.open)
     assert await entries_of(second) == [entry(n * 10, n * 10 + 9, previous_last=n * 10 - 1) for n in range(5)]
+
+
+async def test_reading_begins_where_it_is_told_to(log: Any) -> None:
+    journal = await opened(log.open)
+    commits = [await journal.commit(batch(n, n, previous_last=n - 1)) for n in range(3)]
+    journal = await opened(log.open)
+    later = [found async for found in journal.entries(commits[1].offset)]
+    assert [(offset, one.last) for offset, one in later] == [(commits[1].offset, 1), (commits[2].offset, 2)]
+    # The very bytes that were committed, so that a checkpoint can tell its own journal from another.
+    assert await journal.entry_at(commits[1].offset) == commits[1].raw
+    assert decode_entry(commits[1].raw) == entry(1, 1, previous_last=0)
+    assert await journal.entry_at(commits[2].offset + 100) is None
 
 
 async def test_who_was_fenced_can_commit_nothing_any_more(log: Any) -> None:

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 import pytest
 
 from core.errors import BrokenInvariantError
-from core.journal import JournalEntry
+from core.journal import JournalEntry, encode_entry
 from core.meters import Meter, Registry
 from core.usage_event import IngestLimits
 from runtime.registry import LoadedRegistry
 from streams import meter_lane
-from streams.domain.meter_partition import MeterPartition, MicroBatch
-from streams.meter_lane import MeterLane
+from streams.domain.meter_partition import MicroBatch
+from streams.domain.tally import OFFSETS_AT_ONCE, Originals, Target
+from streams.meter_lane import Committed, MeterLane
+from tests.streams.in_memory import BASE_MS, Record, log_of, partition_in_memory, void
 
-BASE_MS = 1_700_158_800_000
 METER = Meter("tokens", "token", "llm", "sum", "tokens", ("model",))
-
-
-class Record(NamedTuple):
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
 
 
 class MemoryJournal:
@@ -40,16 +34,21 @@ class MemoryJournal:
     async def take_over(self) -> None:
         self.calls.append("take_over")
 
-    async def entries(self) -> AsyncIterator[tuple[int, JournalEntry]]:
+    async def entries(self, first: int) -> AsyncIterator[tuple[int, JournalEntry]]:
         self.calls.append("entries")
         for offset, entry in enumerate(self._earlier):
-            yield offset, entry
+            if offset >= first:
+                yield offset, entry
 
-    async def commit(self, batch: MicroBatch) -> None:
+    async def entry_at(self, offset: int) -> bytes | None:
+        return encode_entry(self._earlier[offset]) if offset < len(self._earlier) else None
+
+    async def commit(self, batch: MicroBatch) -> Committed:
         if self.fails:
             raise RuntimeError("in doubt")
         self.calls.append("commit")
         self.batches.append(batch)
+        return Committed(len(self._earlier) + len(self.batches) - 1, encode_entry(batch.entry))
 
     async def close(self) -> None:
         self.calls.append("close")
@@ -89,14 +88,56 @@ def records(*values: bytes | None, first: int = 0) -> list[Record]:
     return [Record(first + number, BASE_MS + number, None, value) for number, value in enumerate(values)]
 
 
-def state() -> MeterPartition:
-    return MeterPartition(0, topic="usage.events", owner="w", partition_of=lambda _: 0, horizon_days=35)
+class MemoryOriginals:
+    """Finds originals in a list of records; counts how often it was asked."""
+
+    def __init__(self, log: list[Record]) -> None:
+        self.asked: list[int] = []
+        self._find = log_of(log)
+
+    async def find(self, targets: Mapping[bytes, Target], registry: Registry) -> Originals:
+        self.asked.append(len(targets))
+        return self._find(targets, registry)
+
+    async def close(self) -> None: ...
 
 
-def lane(journal: MemoryJournal, registry: MemoryRegistry | None = None, **changes: Any) -> MeterLane:
+def lane(
+    journal: MemoryJournal,
+    registry: MemoryRegistry | None = None,
+    originals: MemoryOriginals | None = None,
+    **changes: Any,
+) -> MeterLane:
     settings: dict[str, Any] = {"pause_s": 0.0, "events_max": 1_000, **changes}
-    registry = registry or MemoryRegistry("acme")
-    return MeterLane(state(), journal, registry, IngestLimits(), **settings)  # type: ignore[arg-type]
+    return MeterLane(
+        partition_in_memory(),
+        journal,
+        originals or MemoryOriginals([]),
+        registry or MemoryRegistry("acme"),  # type: ignore[arg-type]
+        IngestLimits(),
+        **settings,
+    )
+
+
+async def test_originals_are_fetched_for_all_corrections_of_a_batch_at_once() -> None:
+    log = records(*map(event, range(6)))
+    journal, originals = MemoryJournal(), MemoryOriginals(log)
+    worker = lane(journal, originals=originals)
+    await worker.handle(log)
+    await worker.handle(records(void("v1", "e1"), void("v2", "e2"), void("v3", "e1"), first=6))
+    assert originals.asked == [2]
+    entry = journal.batches[1].entry
+    assert (entry.accepted, entry.rejected) == (2, 1)
+    assert [(row.quantity, row.events) for row in entry.windows] == [(str(8 * 10**12), 4)]
+
+
+async def test_a_tenants_first_batch_may_span_more_offsets_than_one_entry_can_name() -> None:
+    journal = MemoryJournal()
+    far = [Record(offset, BASE_MS, None, event(offset)) for offset in (0, 1, OFFSETS_AT_ONCE, 3 * OFFSETS_AT_ONCE)]
+    await lane(journal).handle(far)
+    assert [(batch.entry.first, batch.entry.last) for batch in journal.batches] == [
+        (0, 1), (OFFSETS_AT_ONCE, OFFSETS_AT_ONCE), (3 * OFFSETS_AT_ONCE, 3 * OFFSETS_AT_ONCE),
+    ]  # fmt: skip
 
 
 async def test_it_fences_before_it_loads_and_counts_on_from_there() -> None:
