@@ -1,0 +1,197 @@
+"""Starts the `meterbook` command in a process that was tampered with: `python -m tests.chaos.entry PLAN COMMAND...`.
+
+PLAN is a JSON object. What is changed is changed here, by wrapping libraries and classes before the command runs; the
+product has no switch for any of it. Defects (`plant`) are those that the suite must be able to see.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+Wrapper = Callable[..., Any]
+
+
+def main() -> None:
+    """Tamper as the plan says, then run the command."""
+    plan = json.loads(sys.argv[1])
+    sys.argv = ["meterbook", *sys.argv[2:]]
+    for change in ("clock", "session_s", "die", "plant"):
+        if change in plan:
+            globals()[f"_change_{change}"](plan[change])
+    from runtime.cli import main as command
+
+    command()
+
+
+def _change_clock(moves: dict[str, float]) -> None:
+    """Shift the process's clock by `shift_s`, and by `step_s` more once it ran for `after_s`."""
+    import core.clock
+
+    real, began = time.time, time.monotonic()
+
+    def shifted() -> float:
+        late = time.monotonic() - began > moves.get("after_s", 0)
+        return real() + moves.get("shift_s", 0) + (moves.get("step_s", 0) if late else 0)
+
+    time.time = shifted
+    from datetime import UTC, datetime
+
+    core.clock.SystemClock.now = lambda self: datetime.fromtimestamp(shifted(), UTC)  # type: ignore[method-assign]
+
+
+def _change_session_s(seconds: float) -> None:
+    """Let a worker's death be noticed after `seconds`, so that a short run sees it."""
+    from streams.adapters import batch_transport
+
+    defaults = batch_transport.create_batch_app.__kwdefaults__
+    assert "session_timeout_s" in defaults
+    defaults["session_timeout_s"] = seconds
+
+
+def _change_die(where: dict[str, Any]) -> None:
+    """End this process by kill -9 `before` or `after` the `hit`-th call that passes the point `at`."""
+    hits = itertools.count(1)
+
+    def pass_by(point: str, moment: str) -> None:
+        if point == where["at"] and moment == where.get("when", "before") and next(hits) == where.get("hit", 1):
+            sys.stderr.write(f'{{"event": "chaos.died", "at": "{point}", "when": "{moment}"}}\n')
+            sys.stderr.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    _watch(pass_by)
+
+
+def _watch(pass_by: Callable[[str, str], None]) -> None:
+    """Call `pass_by` around every effect a worker has outside of itself."""
+    from aiokafka import AIOKafkaProducer
+    from clickhouse_connect.driver.asyncclient import AsyncClient
+    from redis.asyncio.client import Pipeline
+
+    from streams.adapters.batch_transport import BatchConsumer
+    from streams.agents.quota import KafkaAnnouncements
+
+    def wrap(owner: Any, name: str, point: Callable[..., str]) -> None:
+        inner = getattr(owner, name)
+
+        @functools.wraps(inner)
+        async def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+            where = point(*args, **kwargs)
+            pass_by(where, "before")
+            result = await inner(self, *args, **kwargs)
+            pass_by(where, "after")
+            return result
+
+        setattr(owner, name, wrapped)
+
+    wrap(AIOKafkaProducer, "commit_transaction", lambda: "transaction")
+    wrap(AsyncClient, "insert", lambda table, *_, **__: f"insert {table}")
+    wrap(Pipeline, "execute", lambda *_, **__: "redis")
+    wrap(BatchConsumer, "commit_offset", lambda *_: "offset")
+    wrap(KafkaAnnouncements, "announce", lambda *_: "announcement")
+
+
+def _change_plant(name: str) -> None:
+    """Put a defect in."""
+    PLANTS[name]()
+
+
+def _forget_identities() -> None:
+    """Every event looks new: nothing is ever a duplicate."""
+    from streams.domain import meter_partition
+
+    real, numbers = meter_partition.event_identity, itertools.count()
+
+    def never_twice(tenant: str, source: str, event_id: str) -> bytes:
+        return real(tenant, source, f"{event_id}\1{os.getpid()}\1{next(numbers)}")
+
+    meter_partition.event_identity = never_twice  # type: ignore[assignment]
+    from core import usage_event
+
+    usage_event.event_identity = never_twice  # type: ignore[assignment]
+
+
+def _commit_early() -> None:
+    """The warehouse agent commits its offset before ClickHouse has the rows, and the rows take a moment."""
+    from streams import warehouse_lane
+
+    inner = warehouse_lane.WarehouseLane.handle
+
+    async def handle(self: Any, records: list[Any]) -> None:
+        await self._commit(records[-1].offset + 1)
+        await asyncio.sleep(0.3)
+        await inner(self, records)
+
+    warehouse_lane.WarehouseLane.handle = handle  # type: ignore[method-assign]
+
+
+def _leave_unfenced() -> None:
+    """Every meter worker has a transactional id of its own, so none ends another's."""
+    from streams.adapters import kafka_journal
+
+    inner = kafka_journal.KafkaJournal.take_over
+
+    async def take_over(self: Any) -> None:
+        self._group = f"{self._group}-{os.getpid()}"
+        await inner(self)
+        self._group = self._group.rpartition("-")[0]
+
+    kafka_journal.KafkaJournal.take_over = take_over  # type: ignore[method-assign]
+
+
+def _never_refill() -> None:
+    """A wiped Redis looks whole."""
+    from streams.adapters import redis_quotas
+
+    async def has_all(self: Any, journal_offset: int) -> bool:
+        return True
+
+    redis_quotas.RedisQuotas.has_all = has_all  # type: ignore[method-assign]
+
+
+def _skip_errors() -> None:
+    """A sink that does not answer is passed over instead of waited for."""
+    from streams import quota_lane, warehouse_lane
+
+    async def once(what: str, call: Callable[[], Any], *, transient: Any, **_: Any) -> Any:
+        try:
+            return await call()
+        except transient:
+            return None
+
+    warehouse_lane.until_done = once  # type: ignore[assignment]
+    quota_lane.until_done = once  # type: ignore[assignment]
+
+
+def _drop_letters() -> None:
+    """Refused records leave no dead letter."""
+    from streams.adapters import kafka_journal
+
+    inner = kafka_journal.KafkaJournal.commit
+
+    async def commit(self: Any, batch: Any) -> None:
+        batch.dead_letters.clear()
+        await inner(self, batch)
+
+    kafka_journal.KafkaJournal.commit = commit  # type: ignore[method-assign]
+
+
+PLANTS: dict[str, Callable[[], None]] = {
+    "no-dedupe": _forget_identities,
+    "early-commit": _commit_early,
+    "no-fence": _leave_unfenced,
+    "no-refill": _never_refill,
+    "skip-errors": _skip_errors,
+    "no-letters": _drop_letters,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Partitions that move: workers join, leave, die, and freeze past their session."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+from tests.chaos import observed
+from tests.chaos.fleet import Worker
+from tests.chaos.row import Row
+from tests.chaos.scenarios.registry import row
+from tests.chaos.world import STREAM
+
+
+@row("F5", "rebalance 2, 3, 1, 2 meter workers, then kill one of two")
+async def rebalance(row: Row) -> None:
+    async with row.load(row.dose(8_000, 100_000), traffic=row.traffic(corrections=0.02)):
+        for wanted in (2, 3, 1, 2):
+            while len(running := row.fleet.running("meter")) < wanted:
+                row.fleet.start("meter")
+            for worker in running[: len(running) - wanted]:
+                code, seconds = await asyncio.to_thread(row.fleet.terminate, worker)
+                row.must(code == 0, f"a leaving worker ended with {code} after {seconds:.1f} s")
+            row.fault()
+
+            async def all_joined(wanted: int = wanted) -> bool:
+                return await observed.members(row.world.urls.kafka, "meterbook-meter") == wanted
+
+            await row.wait_for(all_joined, f"{wanted} workers to share the partitions", 20)
+            await _every_partition_moves(row)
+            await asyncio.sleep(row.dose(0.1, 3))
+        row.fleet.kill("meter")
+        row.fault()
+        await _every_partition_moves(row)
+    row.healed()
+    await row.settle()
+
+
+@row("F6", "workers frozen past their session and thawed: what they still hold changes nothing")
+async def zombies(row: Row) -> None:
+    traffic = row.traffic(corrections=0.02, twins=0.005)
+    for _ in range(row.dose(1, 3)):
+        frozen: list[Worker] = []
+        async with row.load(row.dose(1_500, 20_000), traffic=traffic):
+            await asyncio.sleep(0.4)
+            for name in STREAM:
+                worker = row.fleet.the(name)
+                worker.send(signal.SIGSTOP)
+                worker.is_wanted = False  # for the group it is as good as dead
+                frozen.append(worker)
+                row.fleet.start(name)
+                row.fault()
+            for worker in frozen:
+                successor = row.fleet.the(worker.name)
+                sign = {"meter": "partition.taken_over", "quota": "quotas.filled"}.get(worker.name, "worker.starting")
+
+                async def taken_over(successor: Worker = successor, sign: str = sign) -> bool:
+                    return successor.logged(sign) > 0
+
+                await row.wait_for(taken_over, f"the successor of {worker.name} to take over")
+        await row.caught_up()
+        for worker in frozen:
+            worker.send(signal.SIGCONT)
+        await row.send(traffic.records(300))
+        row.healed()
+        await row.settle()
+        for worker in frozen:
+            # It noticed and joined again, or found itself fenced and ended in doubt; in neither case did it write.
+            row.must(
+                worker.process.poll() in (None, 70), f"{worker.name} ended with {worker.process.poll()} on thawing"
+            )
+            if worker.is_running:
+                worker.kill()
+
+
+async def _every_partition_moves(row: Row) -> None:
+    """Wait until each partition was counted further than now: each has an owner again."""
+    before = await observed.ends(row.world.urls.kafka, "usage.journal")
+    tenants = [name for name in row.world.almanacs if name.startswith("warm")]
+    nudges = row.traffic(tenants, duplicates=0, arrays=0, unkeyed=0)
+    sent = await row.send([nudges.single(nudges.event(tenant)) for tenant in tenants])
+    row.log = [one for one in row.log if one not in sent]
+
+    async def moved() -> bool:
+        now = await observed.ends(row.world.urls.kafka, "usage.journal")
+        return all(now[partition] > before[partition] for partition in before)
+
+    await row.wait_for(moved, "every partition to have an owner", 20)
