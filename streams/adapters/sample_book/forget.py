@@ -1,0 +1,66 @@
+"""Forgetting. Owns which samples of a book no live period needs any more.
+
+A meter's horizon is the end of its newest period that is over and overlaps none that is not: before it no period is
+live, and all samples that lie there go. Of a time-weighted series the last sample before the horizon stays, and the
+level that held before it, so that it can be taken out, too.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from streams.adapters.sample_book.stored_totals import StoredMeter, unpack
+
+# So few that a micro-batch does not wait for them.
+SAMPLES_AT_ONCE = 20_000
+_MOVE = """
+UPDATE meters SET horizon_us = MAX(horizon_us, COALESCE((
+    SELECT MAX(end_us) FROM totals WHERE totals.meter = meters.id AND end_us <= MIN(?1, COALESCE((
+        SELECT MIN(start_us) FROM totals WHERE totals.meter = meters.id AND end_us > ?1), ?1))), 0))
+"""
+_DROP_TOTALS = """
+DELETE FROM totals WHERE start_us < (SELECT horizon_us FROM meters WHERE meters.id = totals.meter)
+"""
+_OLD_LEVELS = """
+SELECT "offset", "index", series, value FROM levels AS old
+WHERE meter = ?1 AND time_us < ?2 AND EXISTS (
+    SELECT 1 FROM levels AS later WHERE later.series = old.series AND later.time_us < ?2
+    AND (later.time_us, later."offset", later."index") > (old.time_us, old."offset", old."index"))
+ORDER BY time_us, "offset", "index" LIMIT ?3
+"""
+
+
+def move_horizons(db: sqlite3.Connection, time_us: int) -> None:
+    """Move every meter's horizon on and drop the totals of what lies before it."""
+    db.execute(_MOVE, (time_us,))
+    db.execute(_DROP_TOTALS)
+
+
+def forget_samples(db: sqlite3.Connection, meters: list[StoredMeter]) -> None:
+    """Drop some samples before their meters' horizons; takes meters off the list that have no more."""
+    left = SAMPLES_AT_ONCE
+    while meters and left > 0:
+        meter = meters[-1]
+        if meter.aggregation == "time_weighted":
+            dropped = _forget_levels(db, meter, left)
+        else:
+            table = "texts" if meter.aggregation == "unique" else "numbers"
+            old = f'SELECT meter, "offset", "index" FROM {table} WHERE meter = ? AND time_us < ? LIMIT ?'  # noqa: S608
+            dropped = db.execute(
+                f'DELETE FROM {table} WHERE (meter, "offset", "index") IN ({old})',  # noqa: S608
+                (meter.row_id, meter.horizon_us, left),
+            ).rowcount
+        if dropped < left:
+            meters.pop()
+        left -= dropped + 1
+
+
+def _forget_levels(db: sqlite3.Connection, meter: StoredMeter, at_most: int) -> int:
+    old = db.execute(_OLD_LEVELS, (meter.row_id, meter.horizon_us, at_most)).fetchall()
+    bases = {series: str(unpack(value)) for _, _, series, value in old}  # in order, so the newest stays
+    db.executemany("UPDATE series SET base = ? WHERE id = ?", [(base, series) for series, base in bases.items()])
+    db.executemany(
+        'DELETE FROM levels WHERE meter = ? AND "offset" = ? AND "index" = ?',
+        [(meter.row_id, offset, index) for offset, index, _, _ in old],
+    )
+    return len(old)

@@ -1,0 +1,74 @@
+-- The sample book of one source partition. Values and steps are 12 bytes, big-endian, moved up so that they sort as the
+-- numbers they are; sums that may exceed 64 bits are decimal texts. Offset and index are the place of an event.
+
+CREATE TABLE facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+
+CREATE TABLE meters (
+    id          INTEGER PRIMARY KEY,
+    tenant      TEXT NOT NULL,
+    meter       TEXT NOT NULL,
+    aggregation TEXT NOT NULL,
+    horizon_us  INTEGER NOT NULL DEFAULT 0,
+    level       TEXT NOT NULL DEFAULT '0',
+    UNIQUE (tenant, meter)
+);
+
+CREATE TABLE series (
+    id         INTEGER PRIMARY KEY,
+    meter      INTEGER NOT NULL,
+    dimensions TEXT NOT NULL,
+    base       TEXT NOT NULL DEFAULT '0',
+    UNIQUE (meter, dimensions)
+);
+
+CREATE TABLE texts (
+    meter    INTEGER NOT NULL,
+    "offset" INTEGER NOT NULL,
+    "index"  INTEGER NOT NULL,
+    time_us  INTEGER NOT NULL,
+    text     BLOB NOT NULL,
+    PRIMARY KEY (meter, "offset", "index")
+) WITHOUT ROWID;
+CREATE INDEX texts_by_text ON texts (meter, text, time_us);
+CREATE INDEX texts_by_time ON texts (meter, time_us);
+
+CREATE TABLE numbers (
+    meter    INTEGER NOT NULL,
+    "offset" INTEGER NOT NULL,
+    "index"  INTEGER NOT NULL,
+    time_us  INTEGER NOT NULL,
+    value    BLOB NOT NULL,
+    PRIMARY KEY (meter, "offset", "index")
+) WITHOUT ROWID;
+CREATE INDEX numbers_by_time ON numbers (meter, time_us, "offset", "index", value);
+
+CREATE TABLE levels (
+    meter    INTEGER NOT NULL,
+    "offset" INTEGER NOT NULL,
+    "index"  INTEGER NOT NULL,
+    time_us  INTEGER NOT NULL,
+    series   INTEGER NOT NULL,
+    value    BLOB NOT NULL,
+    step     BLOB NOT NULL,
+    PRIMARY KEY (meter, "offset", "index")
+) WITHOUT ROWID;
+CREATE INDEX levels_by_time ON levels (meter, time_us);
+CREATE INDEX levels_by_series ON levels (series, time_us, "offset", "index");
+
+CREATE TABLE totals (
+    meter    INTEGER NOT NULL,
+    name     TEXT NOT NULL,
+    start_us INTEGER NOT NULL,
+    end_us   INTEGER NOT NULL,
+    events   INTEGER NOT NULL,
+    quantity TEXT NOT NULL,
+    at_us    INTEGER NOT NULL,
+    "offset" INTEGER NOT NULL,
+    "index"  INTEGER NOT NULL,
+    carry    TEXT NOT NULL,
+    net      TEXT NOT NULL,
+    moment   TEXT NOT NULL,
+    PRIMARY KEY (meter, name)
+) WITHOUT ROWID;
+CREATE INDEX totals_by_end ON totals (meter, end_us);
+CREATE INDEX totals_by_start ON totals (meter, start_us);
