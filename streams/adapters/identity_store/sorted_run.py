@@ -125,6 +125,11 @@ class SortedRun:
             self._map = mmap.mmap(file.fileno(), meta.rows * ROW.itemsize, access=mmap.ACCESS_READ)
         self._map.madvise(mmap.MADV_RANDOM)
         self._words: Keys = np.frombuffer(self._map, dtype="<u8")
+        # Where the last row begins.
+        self._last = (meta.rows - 1) * _WORDS
+        self._shift = int(index.shift)
+        self._longest_step = 1 << (int(np.diff(index.starts).max()).bit_length() - 1)
+        self._oldest_day = min(meta.days)
 
     @property
     def index_bytes(self) -> int:
@@ -133,36 +138,51 @@ class SortedRun:
 
     def find(self, keys: Keys, rests: Keys, first_day: int) -> Positions:
         """Return the row of each identity, -1 where there is none received on `first_day` or later."""
-        at = self._first_not_below(keys)
         found = np.full(len(keys), -1, dtype=np.int64)
-        asked = np.arange(len(keys))
-        last = self.meta.rows - 1
+        at = self._first_not_below(keys)
+        asked = np.flatnonzero(self._words.take(np.minimum(at, self._last)) == keys)
         while len(asked):
-            inside = np.minimum(at, last) * _WORDS
-            same_key = (at <= last) & (self._words.take(inside) == keys)
-            # Nearly always one round: another row of the same key is another identity that shares half its digest, or
-            # the same one, forgotten and received again.
-            asked, at, keys, rests = asked[same_key], at[same_key], keys[same_key], rests[same_key]
-            inside = at * _WORDS
-            days = self._words.take(inside + 3) >> _DAY_SHIFT
-            match = (self._words.take(inside + 1) == rests) & (days >= np.uint64(max(0, first_day)))
-            found[asked[match]] = at[match]
-            other = ~match
-            asked, at, keys, rests = asked[other], at[other] + 1, keys[other], rests[other]
+            at = at[asked] if len(at) != len(asked) else at
+            match = self._words.take(at + 1) == rests[asked]
+            if self._oldest_day < first_day:
+                match &= (self._words.take(at + 3) >> _DAY_SHIFT) >= np.uint64(first_day)
+            found[asked[match]] = at[match] // _WORDS
+            # Hardly ever: another identity that shares half its digest, or the same one, forgotten and received again.
+            asked, at = asked[~match], at[~match] + _WORDS
+            same_key = (at <= self._last) & (self._words.take(np.minimum(at, self._last)) == keys[asked])
+            asked, at = asked[same_key], at[same_key]
         return found
+
+    def find_one(self, identity: bytes, first_day: int) -> int:
+        """Return the row of one identity, -1 if there is none received on `first_day` or later."""
+        bucket = int.from_bytes(identity[:8], "little") >> self._shift
+        first = int(self._index.starts[bucket])
+        # All rows of a key lie in its bucket, and a row begins with its identity.
+        rows = self._map[first * ROW.itemsize : int(self._index.starts[bucket + 1]) * ROW.itemsize]
+        at = rows.find(identity)
+        while at >= 0:
+            row = first + at // ROW.itemsize
+            if at % ROW.itemsize == 0 and int(self._words[row * _WORDS + 3]) >> 48 >= first_day:
+                return row
+            at = rows.find(identity, at + 1)
+        return -1
 
     def keys(self) -> Keys:
         """Return all keys, ascending; meant for a run that was just written."""
         return self._words[::_WORDS].copy()
 
-    def digests(self, positions: Positions) -> list[int]:
+    def digests(self, rows: Positions) -> list[int]:
         """Return the digests of rows."""
-        digests: list[int] = (self._words.take(positions * _WORDS + 3) & _DIGEST_MASK).tolist()
+        digests: list[int] = (self._words.take(rows * _WORDS + 3) & _DIGEST_MASK).tolist()
         return digests
 
-    def place(self, position: int) -> tuple[int, int]:
+    def digest(self, row: int) -> int:
+        """Return a row's digest."""
+        return int(self._words[row * _WORDS + 3]) & 0xFFFF_FFFF
+
+    def place(self, row: int) -> tuple[int, int]:
         """Return a row's offset and index + 1."""
-        offset, tail = int(self._words[position * _WORDS + 2]), int(self._words[position * _WORDS + 3])
+        offset, tail = int(self._words[row * _WORDS + 2]), int(self._words[row * _WORDS + 3])
         return offset, (tail >> 32) & 0xFFFF
 
     def release(self) -> None:
@@ -170,17 +190,18 @@ class SortedRun:
         self._map.madvise(mmap.MADV_DONTNEED)
 
     def _first_not_below(self, keys: Keys) -> Positions:
-        """Return for each key the first row whose key is not smaller."""
-        buckets = (keys >> self._index.shift).view(np.int64)
-        low = self._index.starts.take(buckets).astype(np.int64)
-        high = self._index.starts.take(buckets + 1).astype(np.int64)
-        last = self.meta.rows - 1
-        for _ in range(int((high - low).max(initial=0)).bit_length()):
-            middle = (low + high) >> 1
-            below = (low < high) & (self._words.take(np.minimum(middle, last) * _WORDS) < keys)
-            high = np.where(below, high, middle)
-            low = np.where(below, middle + 1, low)
-        return low
+        """Return for each key the first word of the first row whose key is not smaller, or a place beyond the end.
+
+        Beyond the end the last row stands in: its key is then smaller than the one asked for, so it is no match either.
+        """
+        at = self._index.starts.take((keys >> self._index.shift).view(np.int64)).astype(np.int64) * _WORDS
+        step = self._longest_step
+        while step:
+            # Rows beyond the bucket have greater keys, so nothing steps out of it.
+            probe = np.minimum(at + (step - 1) * _WORDS, self._last)
+            at += (self._words.take(probe) < keys) * np.int64(step * _WORDS)
+            step >>= 1
+        return at
 
 
 def read_rows(path: Path, meta: RunMeta) -> Iterator[Rows]:

@@ -20,6 +20,7 @@ from typing import TypeVar
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import structlog
 
 from core.errors import BrokenInvariantError, UnavailableError, must_hold
@@ -60,6 +61,8 @@ _FILTER_SMALLEST = 1 << 18
 # Rows looked at before their pages are given back: the kernel maps 16 pages for one, so this is 128 MB at worst.
 _LOOKED_AT_MAX = 2_048
 _RELEASE_ABOVE = 256
+# So few are looked up faster one by one than by numpy, whose calls cost a microsecond each whatever they do.
+_ONE_BY_ONE_MAX = 64
 
 _T = TypeVar("_T")
 
@@ -153,23 +156,45 @@ class DiskIdentities:
         passed = self._filter.may_hold(keys)
         if not len(passed):
             return {}
+        # Largest first: an old identity is most likely there.
+        runs = sorted(self._runs, key=lambda run: run.meta.rows, reverse=True)
+        if len(passed) <= _ONE_BY_ONE_MAX:
+            found = self._find_few(runs, identities, passed.tolist())
+        else:
+            found = self._find_many(runs, keys, rests, passed)
+        recent = self.recent
+        return {index: digest for index, digest in found.items() if identities[index] not in recent}
+
+    def _find_few(self, runs: list[SortedRun], identities: Sequence[bytes], asked: list[int]) -> dict[int, int]:
+        found = {}
+        for index in asked:
+            for run in runs:
+                row = run.find_one(identities[index], self._first_day)
+                if row >= 0:
+                    found[index] = run.digest(row)
+                    break
+        self._give_back_pages(len(asked))
+        return found
+
+    def _find_many(
+        self, runs: list[SortedRun], keys: Keys, rests: Keys, passed: npt.NDArray[np.intp]
+    ) -> dict[int, int]:
+        found: dict[int, int] = {}
         # By key, so that neighbours are looked at together.
         passed = passed[np.argsort(keys.take(passed))]
-        found: dict[int, int] = {}
         for start in range(0, len(passed), _LOOKED_AT_MAX):
             asked = passed[start : start + _LOOKED_AT_MAX]
-            # Largest first: an old identity is most likely there.
-            for run in sorted(self._runs, key=lambda run: run.meta.rows, reverse=True):
-                positions = run.find(keys.take(asked), rests.take(asked), self._first_day)
-                hits = positions >= 0
+            looked_at = len(asked)
+            for run in runs:
+                rows = run.find(keys.take(asked), rests.take(asked), self._first_day)
+                hits = rows >= 0
                 if hits.any():
-                    found.update(zip(asked[hits].tolist(), run.digests(positions[hits]), strict=True))
+                    found.update(zip(asked[hits].tolist(), run.digests(rows[hits]), strict=True))
                     asked = asked[~hits]
                 if not len(asked):
                     break
-            self._give_back_pages(_LOOKED_AT_MAX if len(passed) > _RELEASE_ABOVE else len(passed))
-        recent = self.recent
-        return {index: digest for index, digest in found.items() if identities[index] not in recent}
+            self._give_back_pages(looked_at)
+        return found
 
     def place_of(self, identity: bytes) -> Place | None:
         """Return where an identity's event stands, None if it is not remembered."""
@@ -178,13 +203,10 @@ class DiskIdentities:
                 place = _place_in(claimed, identity)
                 if place is not None:
                     return place
-        keys, rests = _halves(identity)
-        if not len(self._filter.may_hold(keys)):
-            return None
         for run in self._runs:
-            position = int(run.find(keys, rests, self._first_day)[0])
-            if position >= 0:
-                offset, index_plus_one = run.place(position)
+            row = run.find_one(identity, self._first_day)
+            if row >= 0:
+                offset, index_plus_one = run.place(row)
                 return Place(offset, index_plus_one - 1)
         return None
 
