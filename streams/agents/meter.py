@@ -40,6 +40,7 @@ def create_app(settings: Settings) -> faust.App:
 
     def make_lane(partition: int) -> MeterLane:
         folder = settings.state / "meter" / str(partition)
+        folder.mkdir(parents=True, exist_ok=True)
         state = MeterPartition(
             partition,
             topic=USAGE_EVENTS.name,
