@@ -1,108 +1,151 @@
 """Live quotas in Redis: absolute totals, set only if newer, one Lua call per tenant. Redis is never the truth.
 
-Keys: `quota:{tenant}:meter:period` is a hash with `q<partition>:<segment>` (decimal text), `n…` (events), `v…`
-(version: journal offset) and `at` (received ms); a period's value is the sum of its q fields. `meterbook:quotas:epoch`
-has a field per partition: missing means Redis was wiped and must be filled again. `meterbook:freshness` tells how far
-each partition is; a store that is less far than what was written to it has lost its newest writes (a restart from its
-last save) and must be filled again, too.
+`core.live_quota` says what the keys and fields are. `meterbook:quotas:epoch` has a field per partition with the token
+of its filling, and `hours:` + that field once the hours are there too: missing means Redis was wiped and must be
+filled again. `meterbook:freshness` tells how far each partition is; a store that is less far than what was written to it has
+lost its newest writes (a restart from its last save) and must be filled again, too. In a cluster both are kept once per
+block of slots (`runtime.redis`), so that one wiped node is noticed.
 """
 
 from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from importlib import resources
+from typing import Any
 
 import msgspec
-from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
 
+from core.live_quota import EPOCH_KEY, FRESHNESS_KEY, HOURS_KEPT, RESERVING_KEY, hold_key, quota_key
 from core.quantity import format_scaled
-from streams.domain.quota_totals import HOURS_KEPT_MS, MONTH_LENGTH, Total
+from runtime.redis import Script, mark_keys
+from streams.domain.quota_totals import Total
 
-EPOCH_KEY = "meterbook:quotas:epoch"
-FRESHNESS_KEY = "meterbook:freshness"
-MONTH_TTL_SECONDS = 400 * 86_400
-HOUR_TTL_SECONDS = HOURS_KEPT_MS // 1_000
+PERIOD_TTL_SECONDS = 400 * 86_400
+HOUR_TTL_SECONDS = (HOURS_KEPT + 24) * 3_600
 _SCRIPT = (resources.files("streams.adapters") / "set_if_newer.lua").read_text()
 _CALLS_PER_PIPELINE = 500
-# Marks a partition as filled only if the store is still the one in which the filling began.
+# Marks a partition (or its hours) as filled only if the store is still the one in which the filling began.
 _MARK_FILLED = """
-if redis.call('HGET', KEYS[1], ARGV[2]) ~= ARGV[3] then return 0 end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[4])
-redis.call('HDEL', KEYS[1], ARGV[2])
+if redis.call('HGET', KEYS[1], 'filling:' .. ARGV[1]) ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], ARGV[3] .. ARGV[1], ARGV[2])
 return 1
 """
-
-
-def quota_key(tenant: str, meter: str, period: str) -> str:
-    """Return the key of a period's total; all keys of a tenant share a cluster slot."""
-    return f"quota:{{{tenant}}}:{meter}:{period}"
+# A reserved event has arrived in the totals: what was held for it no longer counts beside them.
+# KEYS: reservations, their expiry, awaited events of one tenant and meter; ARGV: reservation, identity.
+_TAKE_HELD = """
+redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('HDEL', KEYS[3], ARGV[2])
+return 1
+"""
 
 
 class RedisQuotas:
     """Writes the totals of one source partition."""
 
-    def __init__(self, redis: Redis, partition: int) -> None:
+    def __init__(self, redis: Any, partition: int) -> None:
         self._redis = redis
         self._partition = partition
         self._field = f"p{partition}"
-        self._script = redis.register_script(_SCRIPT)
-        self._mark_filled = redis.register_script(_MARK_FILLED)
+        self._script = Script(redis, _SCRIPT)
+        self._mark = Script(redis, _MARK_FILLED)
+        self._take = Script(redis, _TAKE_HELD)
 
     async def write(self, totals: Iterable[Total]) -> None:
         """Write totals; older versions than stored are ignored by the store itself."""
         ordered = sorted(totals, key=_call_of)
         calls = [(call, list(group)) for call, group in itertools.groupby(ordered, key=_call_of)]
         for start in range(0, len(calls), _CALLS_PER_PIPELINE):
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                for (_, version, received_ms, is_month), group in calls[start : start + _CALLS_PER_PIPELINE]:
-                    arguments: list[str | int] = [
-                        self._partition,
-                        version,
-                        received_ms,
-                        MONTH_TTL_SECONDS if is_month else HOUR_TTL_SECONDS,
-                    ]
-                    for total in group:
-                        arguments += [total.segment, format_scaled(total.quantity), total.events]
-                    keys = [quota_key(total.tenant, total.meter, total.period) for total in group]
-                    await self._script(keys=keys, args=arguments, client=pipeline)
-                await pipeline.execute()
+            some = calls[start : start + _CALLS_PER_PIPELINE]
+            try:
+                await self._write_calls(some)
+            except NoScriptError:
+                # The server was restarted or told to forget its scripts; what was written is written again.
+                await self._script.load()
+                await self._write_calls(some)
+
+    async def take_held(self, tenants: Collection[str], identities: Collection[bytes]) -> list[str]:
+        """Drop the reservations whose events are among `identities`; returns their ids.
+
+        After the totals with these events were written: in between they count twice, which refuses, never overshoots.
+        """
+        names = list(tenants)
+        if not names or not identities:
+            return []
+        reserving = await self._redis.smismember(RESERVING_KEY, names)
+        taken: list[str] = []
+        for tenant in (name for name, is_reserving in zip(names, reserving, strict=True) if is_reserving):
+            awaited = await self._redis.hgetall(hold_key(tenant, "awaited"))
+            for identity, place in awaited.items():
+                if bytes.fromhex(identity) in identities:
+                    meter, _, reservation = place.rpartition("|")
+                    keys = [hold_key(tenant, f"{part}:{meter}") for part in ("held", "expiry")]
+                    await self._take.run([*keys, hold_key(tenant, "awaited")], [reservation, identity])
+                    taken.append(reservation)
+        return taken
 
     async def has_all(self, journal_offset: int) -> bool:
         """Say whether this partition's totals are there up to `journal_offset`, which was marked before."""
         async with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.hget(EPOCH_KEY, self._field)
-            pipeline.hget(FRESHNESS_KEY, self._field)
-            filled, progress = await pipeline.execute()
-        if filled is None or progress is None:
+            for epoch, freshness in zip(self._marks(EPOCH_KEY), self._marks(FRESHNESS_KEY), strict=True):
+                pipeline.hget(epoch, self._field)
+                pipeline.hget(freshness, self._field)
+            found = await pipeline.execute()
+        if None in found:
             return False
-        return bool(msgspec.json.decode(progress)["journal_offset"] >= journal_offset)
+        return all(msgspec.json.decode(progress)["journal_offset"] >= journal_offset for progress in found[1::2])
 
     async def begin_filling(self) -> str:
         """Take this partition's mark away while its totals are written; returns what `mark_filled` wants to see."""
         token = uuid.uuid4().hex
-        async with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.hdel(EPOCH_KEY, self._field)
-            pipeline.hset(EPOCH_KEY, f"filling:{self._field}", token)
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for key in self._marks(EPOCH_KEY):
+                pipeline.hdel(key, self._field, f"hours:{self._field}")
+                pipeline.hset(key, f"filling:{self._field}", token)
             await pipeline.execute()
         return token
 
-    async def mark_filled(self, at_ms: int, token: str | None = None) -> bool:
-        """Remember in Redis that this partition's totals are there.
-
-        With the token of `begin_filling` only if Redis still has it: returns False if it was wiped since.
-        """
-        if token is None:
-            token = await self.begin_filling()
-        arguments = [self._field, f"filling:{self._field}", token, str(at_ms)]
-        return bool(await self._mark_filled(keys=[EPOCH_KEY], args=arguments))
+    async def mark_filled(self, token: str, *, hours: bool = False) -> bool:
+        """Remember that this partition's totals, or its hours too, are there; False if Redis was wiped since."""
+        arguments = [self._field, token, "hours:" if hours else ""]
+        return all([await self._mark.run([key], arguments) for key in self._marks(EPOCH_KEY)])
 
     async def mark_progress(self, journal_offset: int, received_ms: int) -> None:
         """Tell readers up to which journal offset and append time the totals reach."""
         progress = msgspec.json.encode({"journal_offset": journal_offset, "at_ms": received_ms}).decode()
-        await self._redis.hset(FRESHNESS_KEY, self._field, progress)
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for key in self._marks(FRESHNESS_KEY):
+                pipeline.hset(key, self._field, progress)
+            await pipeline.execute()
+
+    async def _write_calls(self, calls: Sequence[tuple[tuple[str, int, int, bool], list[Total]]]) -> None:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for (_, version, received_ms, is_hour), group in calls:
+                arguments: list[str | int] = [
+                    self._partition,
+                    version,
+                    received_ms,
+                    HOUR_TTL_SECONDS if is_hour else PERIOD_TTL_SECONDS,
+                ]
+                for total in group:
+                    arguments += [
+                        total.segment,
+                        format_scaled(total.quantity),
+                        total.events,
+                        total.aggregation,
+                        format_scaled(total.level),
+                        total.at_us,
+                    ]
+                keys = [quota_key(total.tenant, total.meter, total.period) for total in group]
+                self._script.queue(pipeline, keys, arguments)
+            await pipeline.execute()
+
+    def _marks(self, name: str) -> list[str]:
+        return mark_keys(self._redis, name)
 
 
 def _call_of(total: Total) -> tuple[str, int, int, bool]:
-    return (total.tenant, total.version, total.received_ms, len(total.period) == MONTH_LENGTH)
+    return (total.tenant, total.version, total.received_ms, total.is_hour)

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
 from core.quantity import unscale
-from streams.domain.quota_totals import Total
+from streams.domain.quota_totals import (
+    BILLING_LENGTH,
+    HOUR_LENGTH,
+    MONTH_LENGTH,
+    PeriodKey,
+    PeriodState,
+    Total,
+    decode_state,
+    encode_state,
+)
 
 
 class MemoryStore:
@@ -16,7 +25,9 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.totals: dict[tuple[str, str, str], dict[tuple[int, int], Total]] = {}
-        self.filled: dict[int, int] = {}
+        self.filled: dict[int, str] = {}
+        self.hours_filled: dict[int, str] = {}
+        self.held: dict[str, tuple[str, bytes]] = {}
         self.filling: dict[int, str] = {}
         self.progress: dict[int, int] = {}
 
@@ -47,6 +58,13 @@ class MemoryQuotas:
             if known is None or known.version < total.version:
                 held[self._partition, total.segment] = total
 
+    async def take_held(self, tenants: Collection[str], identities: Collection[bytes]) -> list[str]:
+        held = self._store.held
+        taken = [name for name, (tenant, event) in held.items() if tenant in tenants and event in identities]
+        for name in taken:
+            del held[name]
+        return taken
+
     async def has_all(self, journal_offset: int) -> bool:
         return (
             self._partition in self._store.filled
@@ -56,13 +74,14 @@ class MemoryQuotas:
     async def begin_filling(self) -> str:
         self._tokens += 1
         self._store.filled.pop(self._partition, None)
+        self._store.hours_filled.pop(self._partition, None)
         self._store.filling[self._partition] = f"{id(self)}-{self._tokens}"
         return self._store.filling[self._partition]
 
-    async def mark_filled(self, at_ms: int, token: str | None = None) -> bool:
-        if token is not None and self._store.filling.pop(self._partition, None) != token:
+    async def mark_filled(self, token: str, *, hours: bool = False) -> bool:
+        if self._store.filling.get(self._partition) != token:
             return False
-        self._store.filled[self._partition] = at_ms
+        (self._store.hours_filled if hours else self._store.filled)[self._partition] = token
         return True
 
     async def mark_progress(self, journal_offset: int, received_ms: int) -> None:
@@ -71,3 +90,29 @@ class MemoryQuotas:
     async def used(self, tenant: str, meter: str, period: str) -> Decimal:
         held = self._store.totals.get((tenant, meter, period), {})
         return unscale(sum(total.quantity for total in held.values()))
+
+
+class MemoryBook:
+    """The totals of one partition in memory, stored as bytes so that what was not put is not there."""
+
+    def __init__(self) -> None:
+        self.rows: dict[PeriodKey, bytes] = {}
+
+    def find(self, key: PeriodKey) -> PeriodState | None:
+        return decode_state(key, self.rows[key]) if key in self.rows else None
+
+    def put(self, states: Mapping[PeriodKey, PeriodState]) -> None:
+        self.rows.update({key: encode_state(state) for key, state in states.items()})
+
+    def newest(self) -> Iterable[PeriodKey]:
+        found: dict[tuple[str, str, int], str] = {}
+        for tenant, meter, period in self.rows:
+            if len(period) in (MONTH_LENGTH, BILLING_LENGTH):
+                kind = (tenant, meter, len(period))
+                found[kind] = max(period, found.get(kind, ""))
+        return [(tenant, meter, period) for (tenant, meter, _), period in found.items()]
+
+    def periods(self, *, hours: bool) -> Iterator[tuple[PeriodKey, PeriodState]]:
+        keys = [key for key in self.rows if (len(key[2]) == HOUR_LENGTH) == hours]
+        for key in sorted(keys, key=lambda key: key[2], reverse=hours):
+            yield key, decode_state(key, self.rows[key])

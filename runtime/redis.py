@@ -1,0 +1,93 @@
+"""Connections to Redis: one server, or a cluster for `redis+cluster://` and `rediss+cluster://` addresses.
+
+In a cluster no two keys of one call may lie in different slots; single commands of a pipeline may, because the client
+sends each to its node.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+from redis.exceptions import NoScriptError
+
+# A node of a cluster can be wiped without the others. So what tells whether a store was wiped is kept once per block of
+# slots, and every node of up to eight has one.
+SLOT_BLOCKS = 16
+
+
+def is_cluster(url: str) -> bool:
+    """Say whether the address is that of a cluster."""
+    return url.partition("://")[0].endswith("+cluster")
+
+
+def connect_redis(url: str, *, timeout_s: float, connect_timeout_s: float) -> Any:
+    """Return a client of decoded texts that connects when first used; typed as `Any`: the two kinds share no base."""
+    options: dict[str, Any] = {
+        "decode_responses": True,
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": connect_timeout_s,
+        "health_check_interval": 15,
+    }
+    if is_cluster(url):
+        return RedisCluster.from_url(url.replace("+cluster", "", 1), **options)
+    return Redis.from_url(url, **options)
+
+
+def slot_block(key: str) -> int:
+    """Return the block of a key's cluster slot."""
+    return key_slot(key.encode()) * SLOT_BLOCKS // REDIS_CLUSTER_HASH_SLOTS
+
+
+def _tags() -> tuple[str, ...]:
+    found: dict[int, str] = {}
+    number = 0
+    while len(found) < SLOT_BLOCKS:
+        found.setdefault(slot_block(str(number)), str(number))
+        number += 1
+    return tuple(found[block] for block in range(SLOT_BLOCKS))
+
+
+_BLOCK_TAGS = _tags()
+
+
+def mark_keys(client: Any, name: str) -> list[str]:
+    """Return the keys under which a mark is kept that a wipe must take away: one, or in a cluster one per block."""
+    if not isinstance(client, RedisCluster):
+        return [name]
+    return [f"{name}:{{{tag}}}" for tag in _BLOCK_TAGS]
+
+
+def mark_key_beside(client: Any, name: str, key: str) -> str:
+    """Return the mark nearest to a key: in a cluster nearly always on the same node."""
+    if not isinstance(client, RedisCluster):
+        return name
+    return f"{name}:{{{_BLOCK_TAGS[slot_block(key)]}}}"
+
+
+class Script:
+    """A Lua script, sent whole only to a server that does not know it."""
+
+    def __init__(self, client: Any, text: str) -> None:
+        self._client, self._text = client, text
+        self._sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    async def run(self, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
+        """Run the script; all keys lie in one slot."""
+        try:
+            return await self._client.evalsha(self._sha, len(keys), *keys, *arguments)
+        except NoScriptError:
+            return await self._client.eval(self._text, len(keys), *keys, *arguments)
+
+    def queue(self, pipeline: Any, keys: Sequence[str], arguments: Sequence[str | int]) -> None:
+        """Add a run to a pipeline; `NoScriptError` of its execution asks for `load` and the same again."""
+        # Not `pipeline.evalsha`: redis-py's cluster pipeline blocks that name, though it finds the node all the same.
+        pipeline.execute_command("EVALSHA", self._sha, len(keys), *keys, *arguments)
+
+    async def load(self) -> None:
+        """Make the script known to every server."""
+        await self._client.script_load(self._text)
