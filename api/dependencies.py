@@ -17,6 +17,7 @@ from api.ports import (
     WebhookReceiver,
 )
 from core.clock import Clock
+from core.input_forms.mapping import FormMapping
 from core.usage_event import IngestLimits
 
 
@@ -39,6 +40,7 @@ class Dependencies:
     checks: Mapping[str, ReadinessCheck]
     clock: Clock
     ingest_limits: IngestLimits = field(default_factory=IngestLimits)
+    input_forms: FormMapping = field(default_factory=FormMapping)
     batch_max_events: int = 1_000
     body_max_bytes: int = 10_000_000
     check_seconds: float = 2.0

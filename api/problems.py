@@ -32,7 +32,9 @@ _STATUS_OF_CODE = {
     "not_json": 400,
     "not_an_object": 400,
     "invalid_signature": 400,
+    "invalid_encoding": 400,
     "too_large": 413,
+    "unsupported_media_type": 415,
 }
 _CODE_OF_STATUS = {
     404: "not_found",

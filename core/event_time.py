@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
 
 _RFC3339 = re.compile(
     r"(\d{4})-(\d{2})-(\d{2})[Tt ](\d{2}):(\d{2}):(\d{2})(?:\.(\d{1,9}))?(Z|z|[+-]\d{2}:\d{2})?", re.ASCII
 )
 _SECONDS = {f"{second:02}": second * 1_000_000 for second in range(60)}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_UNIX = re.compile(r"(-?)(\d{1,18})(?:\.(\d{1,18}))?", re.ASCII)
+# Years 0001 to 9999, beyond which an instant has no RFC 3339 text.
+_FIRST_US = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+_END_US = (datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1) + 1_000_000
 # What was seen before, with its microseconds: seconds ("2023-11-16T18:17:05"), minutes ("2023-11-16T18:17:") and what
 # follows the seconds, up to milliseconds ("Z", ".123Z"). Events cluster in few minutes.
 _seconds: dict[str, int] = {}
@@ -40,6 +45,39 @@ def parse_event_time(text: str) -> int | str:
                 fraction = int(digits[:6].ljust(6, "0"))
                 return second + (_keep(_fractions, tail, fraction) if len(digits) <= 3 else fraction)
     return _parse_slowly(text)
+
+
+def parse_unix_time(value: object) -> int | str:
+    """Return microseconds since 1970 UTC of Unix seconds, or the code `invalid_time`.
+
+    Takes an integer, a `Decimal` (how JSON numbers with a fraction arrive) or a decimal text, exactly: no float is
+    made. Fractions are cut as in texts, towards the past, so an event before 1970 stays in its microsecond too.
+    """
+    if type(value) is int:
+        text = str(value) if abs(value) < 10**18 else ""
+    elif type(value) is Decimal and value.is_finite() and abs(value.adjusted()) < 18:
+        text = f"{value:f}"
+    else:
+        text = value if type(value) is str else ""
+    found = _UNIX.fullmatch(text)
+    if not found:
+        return "invalid_time"
+    sign, seconds, fraction = found.groups()
+    digits = fraction or "0"
+    whole = int(seconds) * 1_000_000 + int(digits[:6].ljust(6, "0"))
+    if not sign:
+        return whole
+    return -whole - (1 if digits[6:].strip("0") else 0)
+
+
+def format_event_time(microseconds: int) -> str:
+    """Return the RFC 3339 text in UTC of microseconds since 1970, without a fraction of zeros.
+
+    Raises `ValueError` for an instant outside of the years 0001 to 9999.
+    """
+    if not _FIRST_US <= microseconds < _END_US:
+        raise ValueError(f"{microseconds} microseconds lie outside of the years 0001 to 9999")
+    return to_datetime(microseconds).replace(tzinfo=None).isoformat() + "Z"
 
 
 def to_datetime(microseconds: int) -> datetime:

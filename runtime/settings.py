@@ -60,6 +60,7 @@ class Settings(BaseSettings):
     event_max_ahead_seconds: int = Field(300, ge=0, le=86_400)
     event_max_age_days: int = Field(35, ge=1, le=40_000)
     batch_max_events: int = Field(1_000, ge=1, le=10_000)
+    input_forms_file: Path | None = None
 
     # Stream
     usage_partitions: int = Field(4, ge=1, le=512)

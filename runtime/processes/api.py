@@ -18,6 +18,7 @@ from api.adapters.registry_source import CachedRegistrySource
 from api.application import create_app
 from api.dependencies import Dependencies
 from api.ports import ReadinessCheck
+from catalogues.load_input_forms import load_input_forms
 from core.clock import Clock, SystemClock
 from core.usage_event import IngestLimits
 from metering.dead_letters.desk import open_desk
@@ -105,6 +106,7 @@ async def open_dependencies(settings: Settings) -> AsyncIterator[Dependencies]:
                 max_ahead_us=settings.event_max_ahead_seconds * 1_000_000,
                 max_age_us=settings.event_max_age_days * 86_400 * 1_000_000,
             ),
+            input_forms=load_input_forms(settings.input_forms_file),
             batch_max_events=settings.batch_max_events,
         )
 

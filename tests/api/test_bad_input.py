@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Callable
 from typing import Any
 
 import httpx2
 import pytest
+from backports import zstd
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -171,10 +173,25 @@ async def test_another_media_type_or_encoding_is_refused(
     assert fakes.publisher.records == []
 
 
-async def test_a_gzip_bomb_is_not_unpacked(client: httpx2.AsyncClient, fakes: Fakes) -> None:
-    bomb = gzip.compress(b" " * 10_000_000)
-    answer = await client.post(URL, content=bomb, headers={**CLOUD, "content-encoding": "gzip"})
-    assert_refused(answer, 415, "unsupported_media_type")
+@pytest.mark.parametrize(("encoding", "pack"), [("gzip", gzip.compress), ("zstd", zstd.compress)])
+async def test_a_bomb_is_unpacked_no_further_than_a_body_may_be(
+    encoding: str, pack: Callable[[bytes], bytes], client: httpx2.AsyncClient, fakes: Fakes
+) -> None:
+    bomb = pack(b" " * 10_000_000)
+    assert len(bomb) < 16_384
+    for url, media, body in ((URL, CLOUD, bomb), (BATCH_URL, CLOUD_BATCH, bomb)):
+        answer = await client.post(url, content=body, headers={**media, "content-encoding": encoding})
+        assert_refused(answer, 413, "too_large")
+    assert fakes.publisher.records == []
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+@pytest.mark.parametrize("body", [b"", b"usage please", gzip.compress(b"{}")[:-4], zstd.compress(b"{}")[:-2]])
+async def test_a_body_that_is_not_packed_as_it_says_is_refused(
+    body: bytes, encoding: str, client: httpx2.AsyncClient
+) -> None:
+    answer = await client.post(URL, content=body, headers={**CLOUD, "content-encoding": encoding})
+    assert_refused(answer, 400, "invalid_encoding")
 
 
 async def test_a_body_that_hides_its_length_is_cut_off(client: httpx2.AsyncClient, fakes: Fakes) -> None:

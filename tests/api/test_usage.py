@@ -64,8 +64,8 @@ async def test_the_plain_form_becomes_a_cloud_event_that_the_stream_accepts(
     client: httpx2.AsyncClient, fakes: Fakes
 ) -> None:
     answer = await client.post(URL, json={**PLAIN_EVENT, "id": "p1"})
-    assert answer.json() == {"id": "p1", "status": "accepted"}
     [(tenant, value)] = fakes.publisher.records
+    assert answer.json() == {"id": "p1", "status": "accepted", "form": "plain", "events": [json.loads(value)]}
     event = as_the_stream_reads_it(value)
     assert (tenant, event.id, event.source, event.type) == ("acme", "p1", "api", "api.request")
     assert event.measures == [("api_requests", ("/v1/search", "GET"), 2_500_000_000_000)]
@@ -167,7 +167,7 @@ async def test_a_batch_without_a_good_event_is_refused_with_every_reason(
     answer = await client.post(BATCH_URL, json=[cloud_event(subject="stranger"), {}, 5])
     assert (answer.status_code, answer.json()["code"]) == (422, "all_refused")
     assert [result["code"] for result in answer.json()["results"]] == [
-        "unknown_tenant", "missing_field", "not_an_object"
+        "unknown_tenant", "unknown_form", "not_an_object"
     ]  # fmt: skip
     assert fakes.publisher.records == []
 
