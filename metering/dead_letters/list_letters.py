@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -34,8 +35,9 @@ class _Lane:
     low: int
     high: int
     ahead: deque[FoundLetter] = field(default_factory=deque)
-    # The bound once `ahead` is used up.
+    # The bound once `ahead` is used up, and when the last letter looked at was put aside.
     beyond: int = 0
+    reached_ms: int | None = None
 
     @property
     def is_done(self) -> bool:
@@ -62,22 +64,25 @@ async def list_letters(
     # One block of each, so that every page brings the list on.
     looked_at = sum([await _read_ahead(lane, wanted, letters, actions, newest) for lane in lanes if not lane.is_done])
     while len(found) < limit:
-        for lane in lanes:
-            while not lane.ahead and not lane.is_done and looked_at < looked_at_max:
-                looked_at += await _read_ahead(lane, wanted, letters, actions, newest)
-        if any(not lane.ahead and not lane.is_done for lane in lanes):
-            break  # enough was looked at, and the next letter may be on a partition not read far enough
         waiting = [lane for lane in lanes if lane.ahead]
-        if not waiting:
+        best = min(waiting, key=lambda lane: _turn(lane, newest)) if waiting else None
+        # Lanes that may still hold a letter that comes before the best one found so far.
+        behind = [lane for lane in lanes if not lane.ahead and not lane.is_done]
+        if best is not None:
+            behind = [lane for lane in behind if _turn(lane, newest) < _turn(best, newest)]
+        if behind:
+            if looked_at >= looked_at_max:
+                break
+            farthest_back = min(behind, key=lambda lane: _turn(lane, newest))
+            looked_at += await _read_ahead(farthest_back, wanted, letters, actions, newest)
+            continue
+        if best is None:
             break
-        next_lane = (max if newest else min)(
-            waiting, key=lambda lane: (lane.ahead[0].head.at_ms, lane.ahead[0].head.place)
-        )
-        letter = next_lane.ahead.popleft()
+        letter = best.ahead.popleft()
         found.append(letter)
-        _move(next_lane, letter.head.place.offset + (0 if newest else 1), newest)
-        if not next_lane.ahead:
-            _move(next_lane, next_lane.beyond, newest)
+        _move(best, letter.head.place.offset + (0 if newest else 1), newest)
+        if not best.ahead:
+            _move(best, best.beyond, newest)
     rest: Bounds = {lane.partition: lane.high if newest else lane.low for lane in lanes}
     ended = all(lane.is_done for lane in lanes)
     return LetterPage(tuple(found), None if ended else write_cursor(wanted, order, rest), looked_at)
@@ -107,6 +112,8 @@ async def _read_ahead(lane: _Lane, wanted: LetterFilter, letters: Letters, actio
         (max(lane.low, lane.high - _BLOCK), lane.high) if newest else (lane.low, min(lane.high, lane.low + _BLOCK))
     )
     heads = await letters.heads(lane.partition, first, end)
+    if heads:
+        lane.reached_ms = heads[0 if newest else -1].at_ms
     meant = [head for head in heads if wanted.wants(head)]
     known = await actions.find([head.place for head in meant]) if meant else {}
     matching = [FoundLetter(head, known.get(head.place, ())) for head in meant]
@@ -117,6 +124,14 @@ async def _read_ahead(lane: _Lane, wanted: LetterFilter, letters: Letters, actio
     if not lane.ahead:
         _move(lane, lane.beyond, newest)
     return max(1, len(heads))
+
+
+def _turn(lane: _Lane, newest: bool) -> float:
+    """Return a number by which lanes take turns: the time of the next letter, or up to which there is none."""
+    at_ms = lane.ahead[0].head.at_ms if lane.ahead else lane.reached_ms
+    if at_ms is None:
+        return -math.inf
+    return -at_ms if newest else at_ms
 
 
 def _move(lane: _Lane, bound: int, newest: bool) -> None:

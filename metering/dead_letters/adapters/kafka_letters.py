@@ -189,11 +189,16 @@ async def _range(consumer: AIOKafkaConsumer, partition: Partition, first: int, e
     where = TopicPartition(*partition)
     if first >= end:
         return
-    # Assigned alone: records of other partitions would be fetched beside it for nothing.
-    consumer.assign([where])
-    consumer.seek(where, first)
-    while await consumer.position(where) < end:
-        for record in (await consumer.getmany(where, timeout_ms=200, max_records=500)).get(where, []):
+    if consumer.assignment() != {where}:
+        # Assigned alone: records of other partitions would be fetched beside it for nothing.
+        consumer.assign([where])
+        consumer.seek(where, first)
+    elif await consumer.position(where) != first:
+        consumer.seek(where, first)
+    while (at := await consumer.position(where)) < end:
+        # No more than wanted, so that the next range goes on with what is fetched already.
+        fetched = await consumer.getmany(where, timeout_ms=200, max_records=min(500, end - at))
+        for record in fetched.get(where, []):
             if record.offset >= end:
                 return
             yield record
