@@ -1,0 +1,1 @@
+"""Where counted usage is read: ClickHouse."""

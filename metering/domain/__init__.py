@@ -1,0 +1,1 @@
+"""What a question about usage may be, and how windows and levels are worked out; pure."""
