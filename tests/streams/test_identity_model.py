@@ -79,8 +79,9 @@ class StoreIsADict(RuleBasedStateMachine):
 
         async def both() -> None:
             task = asyncio.create_task(self.store.checkpoint(self.offset, self.entries[self.offset], state))
+            self.accept(later[::2])
             await asyncio.sleep(0)
-            self.accept(later)
+            self.accept(later[1::2])
             await task
 
         self.wait(both())

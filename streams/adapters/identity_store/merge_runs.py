@@ -10,7 +10,7 @@ import numpy as np
 from streams.adapters.identity_store.sorted_run import Rows, RunMeta, RunWriter, SortedRun, read_rows
 
 # So many runs of about one size become one of the next: more of them means less writing and more places to look.
-FAN_OUT = 6
+FAN_OUT = 4
 _SMALLEST = 10_000
 
 
@@ -18,19 +18,18 @@ class MergeStopped(Exception):  # noqa: N818 - no error: it was asked to
     """The merge was told to stop."""
 
 
-def choose_merge(runs: Sequence[RunMeta], first_day: int) -> slice | None:
-    """Return which of the runs (oldest first) should become one; None if they are fine as they are."""
-    tiers = [_tier(run.rows) for run in runs]
-    for tier in sorted(set(tiers)):
-        start = len(runs)
-        while start > 0 and tiers[start - 1] <= tier:
-            start -= 1
-        if len(runs) - start >= FAN_OUT:
-            return slice(start, len(runs))
-    for number, run in enumerate(runs):
-        if 2 * run.alive(first_day) < run.rows:
-            return slice(number, number + 1)
-    return None
+def choose_merge(runs: Sequence[RunMeta], first_day: int) -> list[RunMeta]:
+    """Return which of the runs should become one; none if they are fine as they are.
+
+    Any may be merged with any: an identity that is not forgotten stands in one run only.
+    """
+    tiers: dict[int, list[RunMeta]] = {}
+    for run in runs:
+        tiers.setdefault(_tier(run.rows), []).append(run)
+    for _, alike in sorted(tiers.items()):
+        if len(alike) >= FAN_OUT:
+            return alike
+    return [run for run in runs if 2 * run.alive(first_day) < run.rows][:1]
 
 
 def merge_runs(

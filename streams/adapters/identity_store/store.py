@@ -13,10 +13,10 @@ import contextlib
 import functools
 import os
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -228,13 +228,16 @@ class DiskIdentities:
         """Say whether enough is only in memory that a checkpoint is worth its cost."""
         return self._unsaved_count >= self._due_at or len(self._unsaved) >= _ENTRIES_MAX
 
-    async def checkpoint(self, journal_offset: int, entry: bytes, state: bytes) -> None:
+    def checkpoint(self, journal_offset: int, entry: bytes, state: bytes) -> Coroutine[Any, Any, None]:
         """Make everything up to `journal_offset` durable, together with the caller's `state`.
 
+        What was added when this is called is in it, no matter when the coroutine it returns begins to run.
         A disk that refuses is logged, and the next checkpoint tries again. Raises `IdentityDiskError` when too much
         is in memory only, `BrokenInvariantError` when a file was damaged since it was opened (a new start rebuilds).
         """
-        covered = self._entries_added
+        return self._save(self._entries_added, journal_offset, entry, state)
+
+    async def _save(self, covered: int, journal_offset: int, entry: bytes, state: bytes) -> None:
         async with self._turn:
             folder = self._opened()
             if self._writing is not None:
@@ -370,9 +373,7 @@ class DiskIdentities:
     def _replace(self, old: Sequence[SortedRun], new: list[SortedRun]) -> None:
         """Put runs in the place of `old`; files no run is in are removed when no manifest names them any more."""
         self._discarded += [run.path for run in old if run in self._runs and run not in new]
-        place = next((place for place, run in enumerate(self._runs) if run in old), len(self._runs))
-        kept_before = [run for run in self._runs[:place] if run not in old]
-        self._runs = [*kept_before, *new, *(run for run in self._runs[place:] if run not in old)]
+        self._runs = [*(run for run in self._runs if run not in old), *new]
 
     def _keep_up(self) -> None:
         """Merge and renew in the background until there is nothing to do."""
@@ -385,10 +386,10 @@ class DiskIdentities:
                 if self._filter.added > self._filter.capacity:
                     await self._renew_filter()
                     continue
-                choice = choose_merge([run.meta for run in self._runs], self._first_day)
-                if choice is None:
+                chosen = choose_merge([run.meta for run in self._runs], self._first_day)
+                if not chosen:
                     return
-                await self._merge(self._runs[choice])
+                await self._merge([run for run in self._runs if run.meta in chosen])
         except MergeStopped:
             return
         except OSError as error:
