@@ -85,6 +85,9 @@ class Settings(BaseSettings):
     smtp_url: str | None = None
     alert_email_from: str = "Meterbook <alerts@meterbook.invalid>"
     alert_email_to: Annotated[tuple[str, ...], NoDecode] = ()
+    # Outgoing webhooks go to public addresses over https only, unless private ones are allowed on purpose.
+    webhook_allow_private: bool = False
+    webhook_ports: Annotated[tuple[int, ...], NoDecode] = (443,)
 
     # Invoices
     documents_dir: Path | None = None
@@ -99,7 +102,9 @@ class Settings(BaseSettings):
     log_level: str = "INFO"
     log_json: bool = True
 
-    @field_validator("alert_thresholds_percent", "alert_email_to", "stripe_webhook_secrets", mode="before")
+    @field_validator(
+        "alert_thresholds_percent", "alert_email_to", "stripe_webhook_secrets", "webhook_ports", mode="before"
+    )
     @classmethod
     def _split_list(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
