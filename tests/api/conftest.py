@@ -15,6 +15,7 @@ from api.application import create_app
 from api.dependencies import Dependencies
 from api.domain.quota_answer import Limit, QuotaReading
 from api.ports import Document, DocumentNotReadyError
+from catalogues.load_input_forms import load_input_forms
 from core.clock import ManualClock
 from core.errors import NotFoundError
 from core.meters import Meter, Registry
@@ -175,3 +176,4 @@ async def client(fakes: Fakes) -> AsyncIterator[httpx2.AsyncClient]:
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://api.invalid") as client:
         yield client
+            input_forms=load_input_forms(),
