@@ -21,6 +21,8 @@ from catalogues.load_catalogue import load_catalogue, shipped_files
 from core.journal import encode_entry
 from core.meters import Registry
 from core.usage_event import CloudEvent, IngestLimits, parse_event
+from streams.domain.memory_identities import MemoryIdentities
+from streams.domain.memory_samples import MemorySamples
 from streams.domain.meter_partition import MeterPartition
 
 MICRO_BATCH = 20_000
@@ -76,7 +78,15 @@ def main() -> None:
 
 
 def _count(records: list[_Record], registry: Registry, limits: IngestLimits, *, encode: bool) -> None:
-    state = MeterPartition(0, topic="usage.events", owner="profile", partition_of=lambda tenant: 0, horizon_days=35)
+    state = MeterPartition(
+        0,
+        topic="usage.events",
+        owner="profile",
+        partition_of=lambda tenant: 0,
+        horizon_days=35,
+        identities=MemoryIdentities(),
+        samples=MemorySamples(),
+    )
     for start in range(0, len(records), MICRO_BATCH):
         tally = state.judge(records[start : start + MICRO_BATCH], registry, limits)
         assert tally is not None

@@ -20,6 +20,7 @@ from core.meters import ADDITIVE, Registry
 from core.usage_event import IngestLimits
 from streams.domain.cells import DAY_MS, MINUTE_US, Cell, Cells, PeriodKey, WindowKey
 from streams.domain.live_periods import LivePeriods
+from streams.domain.ordinary_events import OrdinaryEvents
 from streams.domain.source_record import Records, SourceRecord
 from streams.domain.tally import OFFSETS_AT_ONCE, Originals, Tally
 from streams.ports import Claimed, Identities, SampleBook
@@ -74,6 +75,7 @@ class MeterPartition:
         self._topic, self._owner, self._partition_of, self._horizon_days = topic, owner, partition_of, horizon_days
         self._cells = Cells()
         self._live: tuple[Registry, LivePeriods] | None = None
+        self._ordinary: tuple[Registry, IngestLimits, OrdinaryEvents] | None = None
 
     def __len__(self) -> int:
         """Return how many identities are remembered."""
@@ -151,7 +153,9 @@ class MeterPartition:
             end = fresh[0].offset + OFFSETS_AT_ONCE
             fresh = [record for record in fresh if record.offset < end]
         activated = self._activate_new(registry, fresh[0].offset)
-        return Tally(self, fresh, registry, limits, originals, self._topic, activated)
+        return Tally(
+            self, fresh, registry, limits, originals, self._topic, activated, self._ordinary_events(registry, limits)
+        )
 
     def accept(self, tally: Tally) -> MicroBatch:
         """Make a tally part of the state and return what must be committed.
@@ -261,6 +265,12 @@ class MeterPartition:
         if self._live is None or self._live[0] is not registry:
             self._live = registry, LivePeriods(registry)
         return self._live[1]
+
+    def _ordinary_events(self, registry: Registry, limits: IngestLimits) -> OrdinaryEvents:
+        known = self._ordinary
+        if known is None or known[0] is not registry or known[1] != limits:
+            known = self._ordinary = registry, limits, OrdinaryEvents(registry, limits)
+        return known[2]
 
     def _evict(self, received_ms: int) -> None:
         self._cells.evict(received_ms)

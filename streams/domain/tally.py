@@ -26,6 +26,7 @@ from core.usage_event import (
     IngestLimits,
     Rejection,
     ReservedEvent,
+    Sample,
     UsageEvent,
     correction_claim,
     decode_batch,
@@ -36,7 +37,9 @@ from core.usage_event import (
     parse_event,
     split_batch,
 )
+from streams.domain.add_up import JudgedEvent, add_up, judged
 from streams.domain.cells import MINUTE_US, WindowKey
+from streams.domain.ordinary_events import OrdinaryEvents
 from streams.domain.source_record import SourceRecord
 from streams.ports import Identities, Place
 
@@ -118,6 +121,7 @@ class Tally:
         originals: Originals,
         topic: str,
         activated: dict[str, int],
+        ordinary: OrdinaryEvents,
     ) -> None:
         self.records = records
         self.registry = registry
@@ -129,10 +133,11 @@ class Tally:
         self.misplaced: list[tuple[int, bytes, bytes]] = []
         self.refused: list[tuple[int, int]] = []
         self._state, self._limits, self._originals, self._topic = state, limits, originals, topic
+        self._ordinary = ordinary
         self._first = records[0].offset
         self._homes: dict[str, int] = {}
         # Judged and not yet counted: events, and their packed places.
-        self._events: list[UsageEvent] = []
+        self._events: list[JudgedEvent] = []
         self._places: list[int] = []
         # Where what was counted stands; built only when a correction looks for something.
         self._positions: dict[bytes, int] = {}
@@ -153,47 +158,44 @@ class Tally:
 
     def _take(self) -> None:
         """Judge the records in order, each an event, an array of events, or something to refuse; then add them up."""
-        registry, limits, homes, here = self.registry, self._limits, self._homes, self._state.partition
+        read = self._ordinary.read
         events, places, first = self._events, self._places, self._first
         for record in self.records:
-            value = record.value
             if len(events) >= _COUNTED_AT_ONCE:
                 self._count()
-            if value is not None and is_batch(value):
-                self._take_array(record, value)
-                continue
-            event = parse_event(value, registry, limits, record.timestamp * 1_000)
-            if type(event) is UsageEvent and homes.get(event.tenant) == here:
-                events.append(event)
-                places.append(record.offset - first << INDEX_BITS)
-            else:
-                self._judge(record, -1, value, event)
+            value = record.value
+            if value is not None:
+                event = read(value, record.timestamp * 1_000)
+                if event is not None:
+                    events.append(event)
+                    places.append(record.offset - first << INDEX_BITS)
+                    continue
+                if is_batch(value):
+                    self._take_array(record, value)
+                    continue
+            self._judge(record, -1, value, parse_event(value, self.registry, self._limits, record.timestamp * 1_000))
         self._count()
 
     def _take_array(self, record: SourceRecord, value: bytes) -> None:
-        registry, limits, homes, here = self.registry, self._limits, self._homes, self._state.partition
-        events, places = self._events, self._places
-        place = (record.offset - self._first << INDEX_BITS) + 1
+        registry, limits = self.registry, self._limits
         received_us = record.timestamp * 1_000
-        decoded = decode_batch(value, limits)
-        if decoded is None:
-            items = parse_batch(value, limits)
-            if isinstance(items, Rejection):
-                self._refuse(record, -1, value, items)
-                return
-            for index, item in enumerate(items):
-                self._judge(record, index, item, parse_event(item, registry, limits, received_us))
+        ordinary = self._ordinary.read_array(value, received_us)
+        if ordinary is not None:
+            place = (record.offset - self._first << INDEX_BITS) + 1
+            self._events += ordinary
+            self._places += range(place, place + len(ordinary))
             return
-        items = []
-        for index, cloud_event in enumerate(decoded):
-            event = judge_event(cloud_event, registry, limits, received_us)
-            if type(event) is UsageEvent and homes.get(event.tenant) == here:
-                events.append(event)
-                places.append(place + index)
-                continue
-            # Only now the event's own bytes are needed, to hand them on.
-            items = items or _split(value)
-            self._judge(record, index, items[index], event)
+        items = parse_batch(value, limits)
+        if isinstance(items, Rejection):
+            self._refuse(record, -1, value, items)
+            return
+        decoded = decode_batch(value, limits)
+        for index, item in enumerate(items):
+            if decoded is None:
+                event = parse_event(item, registry, limits, received_us)
+            else:
+                event = judge_event(decoded[index], registry, limits, received_us)
+            self._judge(record, index, item, event)
 
     def _judge(
         self, record: SourceRecord, index: int, raw: bytes | None, event: UsageEvent | ReservedEvent | Rejection
@@ -214,7 +216,8 @@ class Tally:
                 self._take_reserved(record, index, raw, event)
                 return
         elif home == self._state.partition:
-            self._events.append(event)
+            self._ordinary.learn(event)
+            self._events.append(judged(event))
             self._places.append(self._pack(record, index))
             return
         self.misplaced.append((home, tenant.encode(), raw or b""))
@@ -255,50 +258,28 @@ class Tally:
         events, places = self._events, self._places
         if not events:
             return
-        known, counted = self._state.identities, self.counted
-        recent, identities, windows = known.recent, counted.identities, counted.windows
-        keys = [event_identity(event.tenant, event.source, event.id) for event in events]
-        old = known.find_old(keys)
-        newest_us = counted.newest_us
-        for number, event in enumerate(events):
-            identity = keys[number]
-            first_digest = recent.get(identity)
-            if first_digest is None:
-                first_digest = identities.get(identity)
-                if first_digest is None and old:
-                    first_digest = old.get(number)
-            if first_digest is not None:
-                if first_digest == event.digest:
-                    counted.duplicates += 1
-                else:
-                    self._refuse_twin(places[number])
-                continue
-            identities[identity] = event.digest
-            counted.places.append(places[number])
-            time_us = event.time_us
-            if time_us > newest_us:
-                newest_us = time_us
-            tenant, start = event.tenant, time_us // MINUTE_US * 60
-            for meter, dimensions, quantity in event.measures:
-                key = (tenant, meter, dimensions, start)
-                cell = windows.get(key)
-                if cell is None:
-                    windows[key] = [quantity, 1]
-                else:
-                    cell[0] += quantity
-                    cell[1] += 1
-            if event.samples:
-                self._add_samples(event, self._first + (places[number] >> INDEX_BITS), _index(places[number]))
-            counted.accepted += 1
-        counted.newest_us = newest_us
+        counted, known = self.counted, self._state.identities
+        old = known.find_old([event[2] for event in events])
+        accepted_before = len(counted.places)
+        duplicates, counted.newest_us, twins, sampled = add_up(
+            events, places, known.recent, old, counted.identities, counted.places, counted.windows, counted.newest_us
+        )
+        counted.duplicates += duplicates
+        counted.accepted += len(counted.places) - accepted_before
+        for place in twins:
+            self._refuse_twin(place)
+        for number in sampled:
+            tenant, time_us, _, _, _, samples = events[number]
+            offset, index = self._first + (places[number] >> INDEX_BITS), _index(places[number])
+            self._add_samples(tenant, time_us, samples, offset, index)
         events.clear()
         places.clear()
 
-    def _add_samples(self, event: UsageEvent, offset: int, index: int) -> None:
-        tenant, time_us, index = event.tenant, event.time_us, max(index, 0)
+    def _add_samples(self, tenant: str, time_us: int, samples: list[Sample], offset: int, index: int) -> None:
+        position = max(index, 0)
         self.counted.samples += [
-            SampleRow(tenant, meter, dimensions, time_us, value, offset, index)
-            for meter, dimensions, value in event.samples
+            SampleRow(tenant, meter, dimensions, time_us, value, offset, position)
+            for meter, dimensions, value in samples
         ]
 
     # Corrections
@@ -385,7 +366,7 @@ class Tally:
         start = event.time_us // MINUTE_US * 60
         for meter, dimensions, quantity in event.measures:
             self._add_to_window((event.tenant, meter, dimensions, start), quantity, 1)
-        self._add_samples(event, offset, index)
+        self._add_samples(event.tenant, event.time_us, event.samples, offset, index)
 
     def _add_to_window(self, key: WindowKey, quantity: int, events: int) -> None:
         cell = self.counted.windows.setdefault(key, [0, 0])
