@@ -13,6 +13,7 @@ from api.ports import (
     QuotaView,
     ReadinessCheck,
     RegistrySource,
+    UsageBook,
     UsagePublisher,
     WebhookReceiver,
 )
@@ -37,6 +38,7 @@ class Dependencies:
     invoices: InvoiceBook
     stripe_webhooks: WebhookReceiver
     dead_letters: DeadLetterDesk
+    usage: UsageBook
     checks: Mapping[str, ReadinessCheck]
     clock: Clock
     ingest_limits: IngestLimits = field(default_factory=IngestLimits)

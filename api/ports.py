@@ -156,5 +156,30 @@ class DeadLetterDesk(Protocol):
         ...
 
 
+class UsageBook(Protocol):
+    """Counted usage as documents: quantities are decimal strings. Raises `UnavailableError` if the store is away."""
+
+    async def query(
+        self,
+        registry: Registry,
+        *,
+        tenant: str,
+        meter: str,
+        window: str,
+        start: str | None,
+        end: str | None,
+        group_by: Sequence[str],
+        filters: Sequence[str],
+        limit: int,
+        cursor: str | None,
+    ) -> dict[str, Any]:
+        """Return a page: `data` by window and group, `group_by`, `next_cursor`; refuses with all faults."""
+        ...
+
+    async def summarize(self, registry: Registry, *, tenant: str, period: str | None) -> dict[str, Any]:
+        """Return the totals of all meters in a period; `NotFoundError`, `InvalidInputError`."""
+        ...
+
+
 # Returns when the dependency answers, raises whatever when it does not.
 ReadinessCheck = Callable[[], Awaitable[None]]

@@ -22,6 +22,7 @@ from catalogues.load_input_forms import load_input_forms
 from core.clock import Clock, SystemClock
 from core.usage_event import IngestLimits
 from metering.dead_letters.desk import open_desk
+from metering.usage_desk import open_usage_desk
 from payments.adapters.postgres_store import PostgresPayments
 from payments.ports import WebhookInbox
 from payments.receive_webhook import receive_webhook
@@ -86,6 +87,7 @@ async def open_dependencies(settings: Settings) -> AsyncIterator[Dependencies]:
         http = await stack.enter_async_context(httpx2.AsyncClient(follow_redirects=False, timeout=2.0))
         invoices = PostgresInvoices(pool, settings.documents)
         dead_letters = await stack.enter_async_context(open_desk(settings, pool))
+        usage = await stack.enter_async_context(open_usage_desk(settings))
         yield Dependencies(
             registry=_registry(settings, pool, clock),
             publisher=publisher,
@@ -94,6 +96,7 @@ async def open_dependencies(settings: Settings) -> AsyncIterator[Dependencies]:
             invoices=invoices,
             stripe_webhooks=StripeWebhooks(settings, PostgresPayments(pool), clock),
             dead_letters=dead_letters,
+            usage=usage,
             checks={
                 "kafka": publisher.check,
                 "redis": quotas.check,

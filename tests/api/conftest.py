@@ -134,6 +134,24 @@ class MemoryDeadLetters:
 
 
 @dataclass
+class MemoryUsage:
+    """Remembers what was asked; answers with `answer` or raises `failure`."""
+
+    asked: list[dict[str, Any]] = field(default_factory=list)
+    answer: dict[str, Any] = field(default_factory=dict)
+    failure: Exception | None = None
+
+    async def query(self, registry: Registry, **asked: Any) -> dict[str, Any]:
+        if self.failure is not None:
+            raise self.failure
+        self.asked.append(asked)
+        return self.answer
+
+    async def summarize(self, registry: Registry, **asked: Any) -> dict[str, Any]:
+        return await self.query(registry, **asked)
+
+
+@dataclass
 class Fakes:
     registry: MemoryRegistry = field(default_factory=MemoryRegistry)
     publisher: MemoryPublisher = field(default_factory=MemoryPublisher)
@@ -141,6 +159,7 @@ class Fakes:
     limits: MemoryLimits = field(default_factory=MemoryLimits)
     invoices: MemoryInvoices = field(default_factory=MemoryInvoices)
     dead_letters: MemoryDeadLetters = field(default_factory=MemoryDeadLetters)
+    usage: MemoryUsage = field(default_factory=MemoryUsage)
     webhooks: MemoryWebhooks = field(default_factory=MemoryWebhooks)
     checks: dict[str, Any] = field(default_factory=dict)
     clock: ManualClock = field(default_factory=lambda: ManualClock(NOW))
@@ -154,9 +173,11 @@ class Fakes:
             invoices=self.invoices,
             stripe_webhooks=self.webhooks,
             dead_letters=self.dead_letters,
+            usage=self.usage,
             checks=self.checks,
             clock=self.clock,
             ingest_limits=IngestLimits(max_bytes=4_096),
+            input_forms=load_input_forms(),
             batch_max_events=100,
             body_max_bytes=200_000,
             check_seconds=0.2,
@@ -176,4 +197,3 @@ async def client(fakes: Fakes) -> AsyncIterator[httpx2.AsyncClient]:
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://api.invalid") as client:
         yield client
-            input_forms=load_input_forms(),
