@@ -562,6 +562,60 @@ static PyObject *reader_read_array(Reader *self, PyObject *const *args, Py_ssize
     return none_unless_failed();
 }
 
+PyDoc_STRVAR(read_records_doc,
+             "read_records(records, begin, most, first, events, places)\n--\n\nRead records of one event each from the"
+             " number `begin` on, as `read` would, and append what they hold to `events` and their places to `places`;"
+             " stops at `most` events or at a record it does not know, and returns that record's number.");
+
+static PyObject *NAME_VALUE, *NAME_OFFSET, *NAME_TIMESTAMP;
+
+static PyObject *reader_read_records(Reader *self, PyObject *const *args, Py_ssize_t count) {
+    if (count != 6 || !PyList_Check(args[0]) || !PyList_Check(args[4]) || !PyList_Check(args[5])) {
+        PyErr_SetString(PyExc_TypeError, "read_records(records, begin, most, first, events, places)");
+        return NULL;
+    }
+    PyObject *records = args[0], *events = args[4], *places = args[5];
+    Py_ssize_t number = PyLong_AsSsize_t(args[1]), most = PyLong_AsSsize_t(args[2]);
+    long long first = PyLong_AsLongLong(args[3]);
+    if (PyErr_Occurred()) return NULL;
+    if (number < 0) {
+        PyErr_SetString(PyExc_ValueError, "a record's number is not negative");
+        return NULL;
+    }
+    for (; number < PyList_GET_SIZE(records) && PyList_GET_SIZE(events) < most; number++) {
+        /* Owned, because asking for an attribute may run any code. */
+        PyObject *record = PyList_GET_ITEM(records, number), *event = NULL, *place = NULL;
+        Py_INCREF(record);
+        PyObject *value = PyObject_GetAttr(record, NAME_VALUE);
+        PyObject *offset = value ? PyObject_GetAttr(record, NAME_OFFSET) : NULL;
+        PyObject *timestamp = offset ? PyObject_GetAttr(record, NAME_TIMESTAMP) : NULL;
+        int is_known = 0, failed = timestamp == NULL;
+        if (!failed && PyBytes_Check(value)) {
+            long long where = PyLong_AsLongLong(offset), received = PyLong_AsLongLong(timestamp);
+            failed = PyErr_Occurred() != NULL;
+            const char *at = PyBytes_AS_STRING(value), *end = at + PyBytes_GET_SIZE(value), *ended;
+            if (!failed && end - at <= self->max_bytes) {
+                event = read_event(self, at, end, received * 1000, &ended);
+                failed = event == NULL && PyErr_Occurred() != NULL;
+                is_known = event != NULL && skip_space(ended, end) == end;
+            }
+            if (is_known) {
+                place = PyLong_FromLongLong((where - first) << 14);
+                failed = place == NULL || PyList_Append(events, event) < 0 || PyList_Append(places, place) < 0;
+            }
+        }
+        Py_XDECREF(value);
+        Py_XDECREF(offset);
+        Py_XDECREF(timestamp);
+        Py_XDECREF(event);
+        Py_XDECREF(place);
+        Py_DECREF(record);
+        if (failed) return NULL;
+        if (!is_known) break;
+    }
+    return PyLong_FromSsize_t(number);
+}
+
 static void free_types(Reader *self) {
     for (Py_ssize_t i = 0; i < self->types_count; i++) {
         EventType *type = &self->types[i];
@@ -671,6 +725,7 @@ static int reader_init(Reader *self, PyObject *args, PyObject *kwargs) {
 
 static PyMethodDef reader_methods[] = {
     {"read", (PyCFunction)(void (*)(void))reader_read, METH_FASTCALL, read_doc},
+    {"read_records", (PyCFunction)(void (*)(void))reader_read_records, METH_FASTCALL, read_records_doc},
     {"read_array", (PyCFunction)(void (*)(void))reader_read_array, METH_FASTCALL, read_array_doc},
     {NULL, NULL, 0, NULL}};
 
@@ -784,7 +839,10 @@ PyMODINIT_FUNC PyInit_reader(void) {
         for (int k = 0; k < 8; k++) crc = crc & 1 ? crc >> 1 ^ 0xedb88320u : crc >> 1;
         CRC[i] = crc;
     }
-    if (PyType_Ready(&ReaderType) < 0) return NULL;
+    NAME_VALUE = PyUnicode_InternFromString("value");
+    NAME_OFFSET = PyUnicode_InternFromString("offset");
+    NAME_TIMESTAMP = PyUnicode_InternFromString("timestamp");
+    if (!NAME_VALUE || !NAME_OFFSET || !NAME_TIMESTAMP || PyType_Ready(&ReaderType) < 0) return NULL;
     PyObject *module = PyModule_Create(&module_definition);
     if (module == NULL) return NULL;
     Py_INCREF(&ReaderType);

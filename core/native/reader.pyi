@@ -17,6 +17,16 @@ class Reader:
         latest_us: int,
     ) -> None: ...
     def read(self, value: bytes, received_us: int, /) -> tuple[str, int, bytes, int, list[Measure]] | None: ...
+    def read_records(
+        self,
+        records: list[object],
+        begin: int,
+        most: int,
+        first: int,
+        events: list[tuple[object, ...]],
+        places: list[int],
+        /,
+    ) -> int: ...
     def read_array(
         self, value: bytes, received_us: int, /
     ) -> list[tuple[str, int, bytes, int, list[Measure]]] | None: ...

@@ -8,6 +8,7 @@ from core import native
 from core.meters import ADDS_UP, Registry
 from core.usage_event import EARLIEST_US, LATEST_US, IngestLimits, UsageEvent
 from streams.domain.add_up import JudgedEvent
+from streams.domain.source_record import SourceRecord
 
 _SUBJECTS_KEPT = 50_000
 
@@ -32,12 +33,23 @@ class OrdinaryEvents:
                 earliest_us=EARLIEST_US,
                 latest_us=LATEST_US,
             )
-            self.read = self._reader.read
+            self.read_records = self._reader.read_records
             self.read_array = self._reader.read_array
 
-    def read(self, value: bytes, received_us: int) -> JudgedEvent | None:
-        """Return an event as `streams.domain.add_up.judged` would, or None."""
-        return None
+    def read_records(
+        self,
+        records: list[SourceRecord],
+        begin: int,
+        most: int,
+        first: int,
+        events: list[JudgedEvent],
+        places: list[int],
+    ) -> int:
+        """Append the events of records from number `begin` on, as `judged` would, and their packed places.
+
+        Stops at `most` events or at a record that it does not know, and returns that record's number.
+        """
+        return begin
 
     def read_array(self, value: bytes, received_us: int) -> list[JudgedEvent] | None:
         """Return all events of an array, or None if there is any that it does not know."""

@@ -158,23 +158,26 @@ class Tally:
 
     def _take(self) -> None:
         """Judge the records in order, each an event, an array of events, or something to refuse; then add them up."""
-        read = self._ordinary.read
+        records, read_ordinary = self.records, self._ordinary.read_records
         events, places, first = self._events, self._places, self._first
-        for record in self.records:
+        number = 0
+        while True:
+            number = read_ordinary(records, number, _COUNTED_AT_ONCE, first, events, places)
             if len(events) >= _COUNTED_AT_ONCE:
                 self._count()
-            value = record.value
-            if value is not None:
-                event = read(value, record.timestamp * 1_000)
-                if event is not None:
-                    events.append(event)
-                    places.append(record.offset - first << INDEX_BITS)
-                    continue
-                if is_batch(value):
-                    self._take_array(record, value)
-                    continue
-            self._judge(record, -1, value, parse_event(value, self.registry, self._limits, record.timestamp * 1_000))
+            elif number < len(records):
+                self._take_record(records[number])
+                number += 1
+            else:
+                break
         self._count()
+
+    def _take_record(self, record: SourceRecord) -> None:
+        value = record.value
+        if value is not None and is_batch(value):
+            self._take_array(record, value)
+        else:
+            self._judge(record, -1, value, parse_event(value, self.registry, self._limits, record.timestamp * 1_000))
 
     def _take_array(self, record: SourceRecord, value: bytes) -> None:
         registry, limits = self.registry, self._limits

@@ -21,6 +21,7 @@ from core.meters import Filter, Meter, Registry
 from core.usage_event import IngestLimits, UsageEvent, decode_batch, parse_event, split_batch
 from streams.domain.add_up import add_up_in_python, judged
 from streams.domain.ordinary_events import OrdinaryEvents
+from tests.streams.in_memory import Record
 
 RECEIVED_US = 1_700_158_800_000_000  # 2023-11-16T18:20:00Z
 REGISTRY = Registry.of(
@@ -59,7 +60,12 @@ def ordinary() -> OrdinaryEvents:
 
 def agree(raw: bytes) -> bool:
     """Compare both readings of one event; returns whether the C part knew it."""
-    short = ordinary().read(raw, RECEIVED_US)
+    reader = ordinary()
+    short = reader._reader.read(raw, RECEIVED_US)
+    events: list[Any] = []
+    places: list[int] = []
+    number = reader.read_records([Record(1_005, RECEIVED_US // 1_000, None, raw)], 0, 9, 1_000, events, places)
+    assert (events, places, number) == (([], [], 0) if short is None else ([short], [5 << 14], 1))
     if short is None:
         return False
     long = parse_event(raw, REGISTRY, LIMITS, RECEIVED_US)
@@ -230,9 +236,26 @@ def test_names_beyond_what_its_tables_hold_are_read_all_the_same() -> None:
     reader = ordinary()
     for number in range(9_000):
         raw = json.dumps({**GOOD, "data": {"input": 1, "model": f"model-{number}"}}).encode()
-        found = reader.read(raw, RECEIVED_US)
+        found = reader._reader.read(raw, RECEIVED_US)
         assert found is not None
         assert found[4] == [("input", (f"model-{number}", ""), 10**12)]
+
+
+@needs_reader
+def test_records_are_read_until_there_are_enough_or_one_is_not_ordinary() -> None:
+    ordinary_event, other = json.dumps(GOOD).encode(), b"[]"
+    values = [ordinary_event, ordinary_event, None, ordinary_event, other, ordinary_event]
+    records = [Record(10 + number, RECEIVED_US // 1_000, None, value) for number, value in enumerate(values)]
+    events: list[Any] = []
+    places: list[int] = []
+    reader = ordinary()
+    assert reader.read_records(records, 0, 9, 10, events, places) == 2
+    assert reader.read_records(records, 3, 3, 10, events, places) == 4
+    assert reader.read_records(records, 5, 3, 10, events, places) == 5
+    assert (len(events), places) == (3, [0, 1 << 14, 3 << 14])
+    for wrong in [(records, -1, 9, 0, [], []), ((), 0, 9, 0, [], []), ([object()], 0, 9, 0, [], []), (records, 0, 9)]:
+        with pytest.raises((TypeError, ValueError, AttributeError)):
+            reader.read_records(*wrong)
 
 
 EVENT = st.tuples(
@@ -272,9 +295,9 @@ def test_its_arguments_are_checked() -> None:
     reader = ordinary()
     for wrong in [("text", 1), (b"{}", "now"), (b"{}",), (None, 1)]:
         with pytest.raises(TypeError):
-            reader.read(*wrong)
+            reader._reader.read(*wrong)
     with pytest.raises(OverflowError):
-        reader.read(b"{}", 1 << 70)
+        reader._reader.read(b"{}", 1 << 70)
     for types in [
         {"llm": ((1, "x", ()),)},
         {"llm": (("m", "x", [1]),)},
@@ -284,4 +307,4 @@ def test_its_arguments_are_checked() -> None:
     ]:
         with pytest.raises(TypeError):
             native.reader.Reader(types, {}, 1, 1, 1, 1, 1, 1)
-    assert Decimal(reader.read(json.dumps(GOOD).encode(), RECEIVED_US)[4][1][2]) == Decimal("0.25") * 10**12  # type: ignore[index]
+    assert Decimal(reader._reader.read(json.dumps(GOOD).encode(), RECEIVED_US)[4][1][2]) == Decimal("0.25") * 10**12  # type: ignore[index]
