@@ -238,7 +238,7 @@ class QuotaLane:
             return
         self._book.put(self._totals.take_changed())
         self._book.add_announced([crossing.mark for crossing in self._announced_since])
-        oldest = datetime.fromtimestamp(self._received_ms / 1_000, UTC) - timedelta(hours=HOURS_KEPT)
+        oldest = datetime.fromtimestamp(self._received_ms / 1_000, UTC) - timedelta(hours=HOURS_KEPT + 1)
         if self._received_ms and (hour := oldest.strftime("%Y-%m-%dT%H")) != self._forgot_hours_before:
             self._book.forget_hours_before(hour)
             self._forgot_hours_before = hour

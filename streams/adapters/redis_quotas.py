@@ -2,9 +2,9 @@
 
 `core.live_quota` says what the keys and fields are. `meterbook:quotas:epoch` has a field per partition with the token
 of its filling, and `hours:` + that field once the hours are there too: missing means Redis was wiped and must be
-filled again. `meterbook:freshness` tells how far each partition is; a store that is less far than what was written to it has
-lost its newest writes (a restart from its last save) and must be filled again, too. In a cluster both are kept once per
-block of slots (`runtime.redis`), so that one wiped node is noticed.
+filled again. `meterbook:freshness` tells how far each partition is; a store that is less far than what was written to
+it has lost its newest writes (a restart from its last save) and must be filled again, too. In a cluster both are kept
+once per block of slots (`runtime.redis`), so that one wiped node is noticed.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Redis, PostgreSQL and ClickHouse behind the ports of quotas."""
