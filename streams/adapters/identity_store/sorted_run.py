@@ -25,7 +25,8 @@ ROW = np.dtype(
 )
 Rows = npt.NDArray[np.void]
 Positions = npt.NDArray[np.int64]
-ROWS_AT_ONCE = 1 << 16
+# Half a megabyte: what a merge holds at once is some ten times that.
+ROWS_AT_ONCE = 1 << 14
 _ROWS_PER_BUCKET = 32
 # A row as four words: key, rest, offset, and (from the lowest bit) digest, index, day.
 _WORDS = ROW.itemsize // 8

@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import itertools
 import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,11 +59,15 @@ _INDEX_BITS = 14
 # Entries of few identities each must not pile up either: some objects are kept for each.
 _ENTRIES_MAX = 20_000
 _FILTER_SMALLEST = 1 << 18
-# Rows looked at before their pages are given back: the kernel maps 16 pages for one, so this is 128 MB at worst.
-_LOOKED_AT_MAX = 2_048
+# Rows looked at before their pages are given back: the kernel maps 16 pages for one, so this is 64 MB a run at worst.
+_LOOKED_AT_MAX = 1_024
 _RELEASE_ABOVE = 256
 # So few are looked up faster one by one than by numpy, whose calls cost a microsecond each whatever they do.
 _ONE_BY_ONE_MAX = 64
+
+# Shared by all stores of a process, so that many partitions neither merge all at once nor keep many threads' memory.
+_saving = ThreadPoolExecutor(max_workers=2, thread_name_prefix="identities-save")
+_merging = ThreadPoolExecutor(max_workers=1, thread_name_prefix="identities-merge")
 
 _T = TypeVar("_T")
 
@@ -98,7 +103,6 @@ class DiskIdentities:
         self._sync: Callable[[int], None] = os.fsync if sync else _leave_to_the_system
         self._lock_wait_seconds = lock_wait_seconds
         self._folder: Folder | None = None
-        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="identities")
         self._turn = asyncio.Lock()
         # What `recent` is made of, numbered, oldest first: on disk already, and in memory only.
         self._saved: deque[tuple[int, Claimed]] = deque()
@@ -117,6 +121,7 @@ class DiskIdentities:
         self._first_day = 0
         self._next_number = 1
         self._upkeep: asyncio.Task[None] | None = None
+        self._upkeep_work: Future[Any] | None = None
         self._writing: asyncio.Future[SortedRun | None] | None = None
         self._stopping = False
         self._broken: str | None = None
@@ -140,8 +145,7 @@ class DiskIdentities:
             "identities, digests and places of an entry must be of one length",
         )
         before = len(self.recent)
-        identities: list[bytes] = np.frombuffer(claimed.identities, dtype="V16").tolist()
-        self.recent.update(zip(identities, np.frombuffer(claimed.digests, dtype="<u4").tolist(), strict=True))
+        self.recent.update(zip(_unpacked(claimed), np.frombuffer(claimed.digests, dtype="<u4").tolist(), strict=True))
         must_hold(len(self.recent) == before + count, "an identity was accepted twice")
         if count:
             self._entries_added += 1
@@ -173,7 +177,7 @@ class DiskIdentities:
                 if row >= 0:
                     found[index] = run.digest(row)
                     break
-        self._give_back_pages(len(asked))
+        self._give_back_pages(len(asked) * len(runs))
         return found
 
     def _find_many(
@@ -193,7 +197,7 @@ class DiskIdentities:
                     asked = asked[~hits]
                 if not len(asked):
                     break
-            self._give_back_pages(looked_at)
+            self._give_back_pages(looked_at * len(runs))
         return found
 
     def place_of(self, identity: bytes) -> Place | None:
@@ -217,7 +221,7 @@ class DiskIdentities:
         self._first_day = day
         for _, claimed in (*self._saved, *self._unsaved):
             if claimed.day < day:
-                self._drop_recent(claimed)
+                _take_out(self.recent, _unpacked(claimed))
         # An identity that comes again belongs to its new entry only: the old one must not take it away once more.
         self._saved = deque(item for item in self._saved if item[1].day >= day)
         self._unsaved = deque(item for item in self._unsaved if item[1].day >= day)
@@ -257,7 +261,7 @@ class DiskIdentities:
                 state,
             )
             try:
-                self._writing = self._in_thread(self._write, folder.path, path, entries, manifest)
+                self._writing = _in_thread(self._write, folder.path, path, entries, manifest)
                 run = await asyncio.shield(self._writing)
             except OSError as error:
                 self._discarded += discarded
@@ -276,12 +280,12 @@ class DiskIdentities:
             log.warning("identities.folder_in_use", folder=str(self._path), private=str(folder.path))
             return None
         try:
-            manifest = await self._in_thread(read_manifest, folder.path)
+            manifest = await _in_thread(read_manifest, folder.path)
             if manifest is not None:
                 entry = await entry_at(manifest.journal_offset)
                 if entry is None or digest_of(entry) != manifest.entry_digest:
                     raise ManifestError(f"the journal has no such entry at {manifest.journal_offset}")
-                await self._in_thread(self._open_runs, folder.path, manifest)
+                await _in_thread(self._open_runs, folder.path, manifest)
         except (ManifestError, RunDamagedError, OSError) as error:
             log.warning("identities.disk_not_used", folder=str(folder.path), reason=str(error))
             manifest = None
@@ -299,9 +303,13 @@ class DiskIdentities:
         self._stopping = True
         async with self._turn:
             if self._upkeep is not None:
+                # What has not begun never will; what has is told to stop, and waited for: the next owner must be alone.
+                if self._upkeep_work is not None:
+                    self._upkeep_work.cancel()
                 await self._upkeep
-            # A checkpoint whose caller was cancelled may still be writing.
-            await asyncio.to_thread(self._threads.shutdown)
+            if self._writing is not None:
+                # One whose caller was cancelled may still be on its way.
+                await asyncio.wait([self._writing])
             self._runs = []
             if self._folder is not None:
                 self._folder.give_up()
@@ -317,10 +325,6 @@ class DiskIdentities:
         path = self._opened().path / f"{self._next_number:08}.run"
         self._next_number += 1
         return path
-
-    def _in_thread(self, work: Callable[..., _T], *arguments: object, **named: object) -> asyncio.Future[_T]:
-        loop = asyncio.get_running_loop()
-        return loop.run_in_executor(self._threads, functools.partial(work, *arguments, **named))
 
     def _write(self, folder: Path, path: Path, entries: list[Claimed], manifest: Manifest) -> SortedRun | None:
         """Write entries as a run and the manifest that names it; leaves nothing of the run if that fails."""
@@ -356,12 +360,11 @@ class DiskIdentities:
             self._filter.add(keys)
             if self._keys_since is not None:
                 self._keys_since.append(keys)
-        while self._saved and (len(self.recent) > self._recent_kept or len(self._saved) > _ENTRIES_MAX):
-            self._drop_recent(self._saved.popleft()[1])
-
-    def _drop_recent(self, claimed: Claimed) -> None:
-        identities: list[bytes] = np.frombuffer(claimed.identities, dtype="V16").tolist()
-        deque(map(self.recent.pop, identities), maxlen=0)
+        dropped = 0
+        while self._saved and (len(self.recent) - dropped > self._recent_kept or len(self._saved) > _ENTRIES_MAX):
+            dropped += _count(self._saved.popleft()[1])
+        # A dict keeps the order in which it was filled, so these are theirs; as its own keys they need no hashing.
+        _take_out(self.recent, list(itertools.islice(self.recent, dropped)))
 
     def _refused(self, error: OSError) -> None:
         """Go on in memory after the disk refused a checkpoint, up to a bound."""
@@ -392,6 +395,9 @@ class DiskIdentities:
                 await self._merge([run for run in self._runs if run.meta in chosen])
         except MergeStopped:
             return
+        except asyncio.CancelledError:
+            if not self._stopping:
+                raise
         except OSError as error:
             log.error("identities.merge_refused", folder=str(self._path), reason=str(error))
         except Exception as error:
@@ -400,7 +406,7 @@ class DiskIdentities:
             self._broken = str(error)
 
     async def _merge(self, runs: list[SortedRun]) -> None:
-        merged = await self._in_thread(
+        merged = await self._in_background(
             merge_runs,
             [(run.path, run.meta) for run in runs],
             self._new_file(),
@@ -414,12 +420,16 @@ class DiskIdentities:
         """Make a larger filter (or one without what was forgotten) while the old one goes on answering."""
         self._keys_since = []
         try:
-            renewed = await self._in_thread(self._filter_of, [(run.path, run.meta) for run in self._runs])
+            renewed = await self._in_background(self._filter_of, [(run.path, run.meta) for run in self._runs])
             for keys in self._keys_since:
                 renewed.add(keys)
         finally:
             self._keys_since = None
         self._filter = renewed
+
+    async def _in_background(self, work: Callable[..., _T], *arguments: object, **named: object) -> _T:
+        submitted = self._upkeep_work = _merging.submit(work, *arguments, **named)
+        return await asyncio.wrap_future(submitted)
 
     def _filter_of(self, runs: list[tuple[Path, RunMeta]]) -> KeyFilter:
         renewed = _filter_for(sum(meta.rows for _, meta in runs))
@@ -442,6 +452,10 @@ class DiskIdentities:
                 run.release()
 
 
+def _in_thread(work: Callable[..., _T], *arguments: object) -> asyncio.Future[_T]:
+    return asyncio.get_running_loop().run_in_executor(_saving, functools.partial(work, *arguments))
+
+
 def _filter_for(rows: int) -> KeyFilter:
     return KeyFilter(max(_FILTER_SMALLEST, rows + rows // 2))
 
@@ -450,6 +464,15 @@ def _halves(identities: bytes) -> tuple[Keys, Keys]:
     """Return the first and second eight bytes of packed identities as numbers."""
     words = np.frombuffer(identities, dtype="<u8").reshape(-1, 2)
     return np.ascontiguousarray(words[:, 0]), np.ascontiguousarray(words[:, 1])
+
+
+def _unpacked(claimed: Claimed) -> list[bytes]:
+    identities: list[bytes] = np.frombuffer(claimed.identities, dtype="V16").tolist()
+    return identities
+
+
+def _take_out(recent: dict[bytes, int], identities: list[bytes]) -> None:
+    deque(map(recent.pop, identities), maxlen=0)
 
 
 def _count(claimed: Claimed) -> int:
