@@ -189,6 +189,7 @@ async def test_openapi_describes_every_endpoint(client: httpx2.AsyncClient) -> N
     assert set(paths) == {
         "/api/v1/usage", "/api/v1/usage/batch", "/api/v1/usage/current", "/api/v1/invoices",
         "/api/v1/invoices/{invoice_id}", "/api/v1/webhooks/stripe", "/health", "/ready",
+        "/api/v1/usage/summary", "/api/v1/usage/{tenant_id}",
     }  # fmt: skip
     assert "application/cloudevents+json" in paths["/api/v1/usage"]["post"]["requestBody"]["content"]
     assert (await client.get("/docs")).status_code == 200
