@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 _CUT = re.compile(r" \(only the first (\d+) of \d+ bytes are kept here\)\Z")
+_PREFIX = "meterbook_"
 _HEADERS = ("code", "reason", "topic", "partition", "offset", "index", "received_ms")
 
 
@@ -14,6 +16,7 @@ class DeadLetter:
     """One refused event: `index` is its place in a batch record, -1 when the whole record was refused.
 
     `body` is None for a tombstone. `received_ms` is the broker's append time in milliseconds since 1970 UTC.
+    `source_headers` are those of the record where they are part of the event (CloudEvents in binary mode).
     """
 
     code: str
@@ -24,6 +27,7 @@ class DeadLetter:
     index: int
     received_ms: int
     body: bytes | None
+    source_headers: tuple[tuple[str, bytes | None], ...] = ()
 
     def fitting(self, bytes_max: int) -> DeadLetter:
         """Return this letter with a body of at most `bytes_max` bytes; one that was cut says so in its reason.
@@ -41,14 +45,15 @@ class DeadLetter:
         said = _CUT.search(self.reason)
         return said is not None and int(said[1]) == len(self.body or b"")
 
-    def headers(self) -> list[tuple[str, bytes]]:
+    def headers(self) -> list[tuple[str, bytes | None]]:
         """Return the Kafka headers that go beside the body."""
-        return [(f"meterbook_{name}", str(getattr(self, name)).encode()) for name in _HEADERS]
+        own = [(f"{_PREFIX}{name}", str(getattr(self, name)).encode()) for name in _HEADERS]
+        return [*own, *self.source_headers]
 
     @classmethod
-    def from_record(cls, value: bytes | None, headers: list[tuple[str, bytes]]) -> DeadLetter:
+    def from_record(cls, value: bytes | None, headers: Sequence[tuple[str, bytes | None]]) -> DeadLetter:
         """Read a record of a dead-letter topic back."""
-        found = {key.removeprefix("meterbook_"): raw.decode() for key, raw in headers if key.startswith("meterbook_")}
+        found = {key.removeprefix(_PREFIX): (raw or b"").decode() for key, raw in headers if key.startswith(_PREFIX)}
         return cls(
             code=found["code"],
             reason=found["reason"],
@@ -58,4 +63,5 @@ class DeadLetter:
             index=int(found["index"]),
             received_ms=int(found["received_ms"]),
             body=value,
+            source_headers=tuple((key, raw) for key, raw in headers if not key.startswith(_PREFIX)),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from core import native
@@ -10,18 +11,27 @@ from core.usage_event import EARLIEST_US, LATEST_US, IngestLimits, UsageEvent
 from streams.domain.add_up import JudgedEvent
 from streams.domain.source_record import SourceRecord
 
+ReadRecords = Callable[[list[SourceRecord], int, int, int, list[JudgedEvent], list[int]], int]
+ReadArray = Callable[[bytes, int], list[JudgedEvent] | None]
 _SUBJECTS_KEPT = 50_000
 
 
 class OrdinaryEvents:
     """Reads ordinary events of tenants that are known to belong to one partition, under one registry.
 
-    Without the C part it knows no event at all. It never refuses: what it does not know it hands back (None).
+    Without the C part it knows no event at all. It never refuses: what it does not know it hands back.
+
+    `read_records(records, begin, most, first, events, places)` appends the events of records from number `begin` on, as
+    `streams.domain.add_up.judged` would, and their packed places; it stops at `most` events or at a record it does not
+    know, and returns that record's number. `read_array(value, received_us)` returns all events of an array, or None if
+    there is any that it does not know.
     """
 
     def __init__(self, registry: Registry, limits: IngestLimits) -> None:
         self._subjects: dict[str, str] = {}
         self._reader: Any = None
+        self.read_records: ReadRecords = _know_no_record
+        self.read_array: ReadArray = _know_no_array
         if native.reader is not None:
             self._reader = native.reader.Reader(
                 {kind: readings for kind in registry.readings if (readings := _plain(registry, kind))},
@@ -36,25 +46,6 @@ class OrdinaryEvents:
             self.read_records = self._reader.read_records
             self.read_array = self._reader.read_array
 
-    def read_records(
-        self,
-        records: list[SourceRecord],
-        begin: int,
-        most: int,
-        first: int,
-        events: list[JudgedEvent],
-        places: list[int],
-    ) -> int:
-        """Append the events of records from number `begin` on, as `judged` would, and their packed places.
-
-        Stops at `most` events or at a record that it does not know, and returns that record's number.
-        """
-        return begin
-
-    def read_array(self, value: bytes, received_us: int) -> list[JudgedEvent] | None:
-        """Return all events of an array, or None if there is any that it does not know."""
-        return None
-
     def learn(self, event: UsageEvent) -> None:
         """Remember that the event's subject belongs to this partition."""
         if self._reader is not None and len(self._subjects) < _SUBJECTS_KEPT:
@@ -68,3 +59,13 @@ def _plain(registry: Registry, kind: str) -> tuple[tuple[str, str | None, tuple[
     if any(with_filters is not None or value_kind != ADDS_UP for *_, with_filters, value_kind in readings):
         return ()
     return tuple((meter, value_property, dimensions) for meter, value_property, dimensions, _, _ in readings)
+
+
+def _know_no_record(
+    records: list[SourceRecord], begin: int, most: int, first: int, events: list[JudgedEvent], places: list[int]
+) -> int:
+    return begin
+
+
+def _know_no_array(value: bytes, received_us: int) -> list[JudgedEvent] | None:
+    return None

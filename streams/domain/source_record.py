@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from core.input_forms.binary import to_structured
+from core.usage_event import Rejection
+
 
 class SourceRecord(Protocol):
     """A record of `usage.events`; `timestamp` is the broker's append time in milliseconds since 1970 UTC."""
@@ -29,5 +32,19 @@ class SourceRecord(Protocol):
         """The value's bytes, None for a tombstone."""
         ...
 
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]:
+        """Headers; an event in binary mode has its attributes there."""
+        ...
+
 
 Records = Sequence[SourceRecord]
+
+
+def content_of(record: SourceRecord) -> bytes | Rejection | None:
+    """Return the event or array that a record holds as structured JSON, or why it cannot be read; None: a tombstone."""
+    if record.headers:
+        structured = to_structured(record.headers, record.value)
+        if structured is not None:
+            return structured
+    return record.value

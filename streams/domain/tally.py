@@ -15,6 +15,7 @@ from typing import Protocol
 from core.corrections import ANY_AGE, Backfill, Correction, MeterBackfill, read_reserved
 from core.dead_letter import DeadLetter
 from core.errors import BrokenInvariantError
+from core.input_forms.binary import is_binary
 from core.journal import CorrectionRow, SampleRow
 from core.meters import Registry
 from core.usage_event import (
@@ -40,7 +41,7 @@ from core.usage_event import (
 from streams.domain.add_up import JudgedEvent, add_up, judged
 from streams.domain.cells import MINUTE_US, WindowKey
 from streams.domain.ordinary_events import OrdinaryEvents
-from streams.domain.source_record import SourceRecord
+from streams.domain.source_record import SourceRecord, content_of
 from streams.ports import Identities, Place
 
 # A place is packed into 32 bits: 18 for the offset within the micro-batch, 14 for the index within an array.
@@ -173,8 +174,10 @@ class Tally:
         self._count()
 
     def _take_record(self, record: SourceRecord) -> None:
-        value = record.value
-        if value is not None and is_batch(value):
+        value = content_of(record)
+        if isinstance(value, Rejection):
+            self._refuse(record, -1, record.value, value)
+        elif value is not None and is_batch(value):
             self._take_array(record, value)
         else:
             self._judge(record, -1, value, parse_event(value, self.registry, self._limits, record.timestamp * 1_000))
@@ -416,7 +419,16 @@ class Tally:
     def _refuse(self, record: SourceRecord, index: int, raw: bytes | None, why: Rejection) -> None:
         reason = f"{why.reason} (at {why.pointer})" if why.pointer else why.reason
         letter = DeadLetter(
-            why.code, reason, self._topic, self._state.partition, record.offset, index, record.timestamp, raw
+            why.code,
+            reason,
+            self._topic,
+            self._state.partition,
+            record.offset,
+            index,
+            record.timestamp,
+            raw,
+            # Only what is refused as it came needs them; all else was made structured before.
+            tuple(record.headers) if raw is record.value and is_binary(record.headers) else (),
         )
         self.unknown = self.unknown or why.code in ("unknown_tenant", "unknown_meter")
         self.dead_letters.append((letter, record.key))
@@ -457,7 +469,9 @@ def _usage_of(judged: UsageEvent | ReservedEvent | Rejection, registry: Registry
 
 
 def _bytes_at(record: SourceRecord, index: int, registry: Registry) -> bytes | None:
-    value = record.value
+    value = content_of(record)
+    if isinstance(value, Rejection):
+        raise BrokenInvariantError(f"offset {record.offset} was accepted and cannot be read: {value.reason}")
     if index < 0 or value is None:
         return value
     if is_batch(value):
