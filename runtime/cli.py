@@ -82,8 +82,10 @@ def _mount_stages() -> None:
     from catalogues.commands import app as catalogue_app
     from invoicing.commands import app as invoice_app
     from metering.commands import app as metering_app
+    from metering.reconcile.command import create_command
     from payments.commands import app as payment_app
     from runtime.demo.command import demo
+    from runtime.processes.reconcile import open_reconciler
     from runtime.stack import commands as stack
     from subscriptions.commands import app as tenant_app
 
@@ -94,6 +96,7 @@ def _mount_stages() -> None:
     app.add_typer(tenant_app, name="tenant")
     app.add_typer(invoice_app, name="invoice")
     app.add_typer(metering_app)
+    app.command()(create_command(open_reconciler))
     app.add_typer(payment_app, name="payment-method")
 
 

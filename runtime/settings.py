@@ -72,6 +72,7 @@ class Settings(BaseSettings):
     state_dir: Path | None = None
     original_wait_seconds: int = Field(30, ge=1, le=3_600)
     alert_thresholds_percent: Annotated[tuple[int, ...], NoDecode] = (80, 100)
+    reconcile_seconds: int = Field(60, ge=1, le=86_400)
     registry_refresh_seconds: int = Field(5, ge=1, le=600)
 
     # HTTP API

@@ -39,6 +39,7 @@ CONSUMERS: dict[str, tuple[str, str]] = {
     "payments": ("payments.consumer", "run"),
     "webhooks": ("payments.consumer", "run_inbox"),
     "rating": ("rating.consumer", "run"),
+    "reconcile": ("runtime.processes.reconcile", "run"),
 }
 GROUPS: dict[str, tuple[str, ...]] = {
     "billing": ("invoicing", "settlements", "invoiced-facts", "outbox", "payments", "webhooks"),

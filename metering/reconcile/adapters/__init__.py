@@ -1,0 +1,1 @@
+"""The four views that are compared, and where findings are kept."""
