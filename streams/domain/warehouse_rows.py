@@ -15,7 +15,7 @@ from core.event_time import parse_event_time, to_datetime
 from core.journal import JournalEntry
 from core.quantity import unscale
 from core.usage_event import AMEND, BACKFILL, METER_BACKFILL, is_batch, split_batch
-from streams.domain.source_record import SourceRecord
+from streams.domain.source_record import SourceRecord, content_of
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "usage_events": (
@@ -117,10 +117,11 @@ def event_rows(covered: SourceRange, record: SourceRecord) -> Rows:
     unreadable here is our own mistake and stops the work.
     """
     must_hold(covered.first <= record.offset <= covered.last, "a record outside of the entry's range")
-    value = record.value
-    if value is None or (record.offset, -1) in covered.refused:
-        must_hold((record.offset, -1) in covered.refused, "a tombstone the worker accepted")
+    if (record.offset, -1) in covered.refused:
         return []
+    value = content_of(record)
+    if not isinstance(value, bytes):
+        raise BrokenInvariantError(f"offset {record.offset}: an accepted record is unreadable: {value}")
     if not is_batch(value):
         return _rows_of(covered, record, 0, value)
     items = split_batch(value)

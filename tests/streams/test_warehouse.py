@@ -195,6 +195,7 @@ class Raw(NamedTuple):
     timestamp: int
     key: bytes | None
     value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
 
 
 class MemoryWarehouse:

@@ -21,6 +21,7 @@ class Record(NamedTuple):
     timestamp: int
     key: bytes | None
     value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
 
 
 def entry(first: int, last: int, **changes: Any) -> JournalEntry:
@@ -194,6 +195,17 @@ def test_refused_elements_and_records_are_left_out() -> None:
     assert rows_of(covered, Record(4, 1, None, b"poison")) == []
     assert rows_of(covered, Record(5, 1, None, None)) == []
     assert [row["id"] for row in rows_of(covered, Record(6, 1, None, dumps(event(3))))] == ["e3"]
+
+
+def test_a_record_in_binary_mode_is_the_event_that_its_headers_tell_of() -> None:
+    attributes = {name: value for name, value in event(1).items() if name != "data"}
+    headers = (("content-type", b"application/json"), *((f"ce_{k}", v.encode()) for k, v in attributes.items()))
+    [row] = rows_of(entry(5, 5), Record(5, 1, None, b'{"tokens": 0.10}', headers))
+    assert (row["id"], row["type"], row["data"]) == ("e1", "llm", '{"tokens": 0.10}')
+    refused = Record(5, 1, None, b"\xff", headers)
+    assert rows_of(entry(5, 5, refused=[(5, -1)]), refused) == []
+    with pytest.raises(BrokenInvariantError):
+        rows_of(entry(5, 5), refused)
 
 
 def test_a_void_is_kept_as_what_it_is() -> None:
