@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.chaos.entry import PLANTS
 from tests.chaos.row import Verdict
-from tests.chaos.scenarios import ROWS, run_row
+from tests.chaos.scenarios import NAMES, run_row
 from tests.chaos.start import SMOKE_PLAN, create_world
 from tests.chaos.world import World
 
@@ -21,14 +21,14 @@ from tests.chaos.world import World
 def main() -> int:
     """Run the rows and return the exit code: 0 if all held."""
     parser = argparse.ArgumentParser(description="Meterbook under faults, against an oracle.")
-    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; all if none is named")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(NAMES)}; all if none is named")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--smoke", action="store_true", help="every fault once, in small")
     parser.add_argument("--plant", choices=sorted(PLANTS), help="put a defect into the workers; the run must then fail")
     parser.add_argument("--report", type=Path, help="file for the table in Markdown")
     arguments = parser.parse_args()
-    names = arguments.rows or list(ROWS)
-    if unknown := [name for name in names if name not in ROWS]:
+    names = arguments.rows or list(NAMES)
+    if unknown := [name for name in names if name not in NAMES]:
         parser.error(f"no such row: {', '.join(unknown)}")
     print(f"seed {arguments.seed}, {'smoke' if arguments.smoke else 'full'} dose, rows {' '.join(names)}", flush=True)
     world = create_world(SMOKE_PLAN if arguments.smoke else {}, plant=arguments.plant)

@@ -172,7 +172,9 @@ class Fleet:
         for worker in self.workers:
             if worker.is_wanted and not worker.is_running:
                 worker.is_wanted = False
-                self._due.append((time.monotonic() + self.restart_pause_s, worker))
+                # What ends by itself is given a moment longer: whatever was in its way may have gone by then.
+                pause_s = self.restart_pause_s if worker.killed else 4 * self.restart_pause_s
+                self._due.append((time.monotonic() + pause_s, worker))
                 if not worker.killed:
                     self.ended.append((worker.name, worker.process.returncode))
 

@@ -111,9 +111,19 @@ class Store:
         return digest.hexdigest()
 
 
-def live_totals(url: str, tenants: Iterable[str]) -> dict[tuple[str, str, str], tuple[Decimal, int]]:
-    """Return quantity and events of Redis' live quotas by (tenant, meter, period), summed over their parts."""
-    found: dict[tuple[str, str, str], tuple[Decimal, int]] = {}
+@dataclass(frozen=True)
+class LiveTotal:
+    """A live total as Redis holds it, summed over its parts; `level` and its time only for time-weighted meters."""
+
+    quantity: Decimal
+    events: int
+    level: Decimal
+    at_us: int
+
+
+def live_totals(url: str, tenants: Iterable[str]) -> dict[tuple[str, str, str], LiveTotal]:
+    """Return Redis' live totals by (tenant, meter, period)."""
+    found: dict[tuple[str, str, str], LiveTotal] = {}
     wanted = set(tenants)
     with redis.Redis.from_url(url, decode_responses=True) as client:
         keys = []
@@ -125,9 +135,9 @@ def live_totals(url: str, tenants: Iterable[str]) -> dict[tuple[str, str, str], 
         for key, _ in keys:
             pipeline.hgetall(key)
         for (_, name), fields in zip(keys, pipeline.execute(), strict=True):
-            quantity = sum((Decimal(v) for k, v in fields.items() if k[0] == "q" and k[1:2].isdigit()), Decimal())
-            events = sum(int(v) for k, v in fields.items() if k[0] == "n" and k[1:2].isdigit())
-            found[name] = (quantity, events)
+            parts = {kind: [Decimal(v) for k, v in fields.items() if k[0] == kind and ":" in k] for kind in "qnlt"}
+            sums = {kind: sum(values, Decimal()) for kind, values in parts.items()}
+            found[name] = LiveTotal(sums["q"], int(sums["n"]), sums["l"], int(sums["t"]))
     return found
 
 

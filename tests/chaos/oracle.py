@@ -96,6 +96,7 @@ class Expected:
     samples: Counter[tuple[str, str, Dimensions, int, str]] = field(default_factory=Counter)
     late: dict[Window, tuple[Decimal, int]] = field(default_factory=dict)
     periods: dict[tuple[str, str, str], tuple[Decimal, int]] = field(default_factory=dict)
+    sampled: dict[tuple[str, str, str], tuple[Fraction, int]] = field(default_factory=dict)
     refused: dict[tuple[int, int, int], str] = field(default_factory=dict)
     events: int = 0
 
@@ -132,7 +133,26 @@ class Oracle:
                     _add(periods[live.tenant, part.rule.name, name], part.quantity, 1)
         found.windows = {key: (total[0], total[1]) for key, total in windows.items()}
         found.periods = {key: (total[0], total[1]) for key, total in periods.items()}
+        found.sampled = self._sampled(found.live.values())
         return found
+
+    def _sampled(self, lives: Iterable[Live]) -> dict[tuple[str, str, str], tuple[Fraction, int]]:
+        """Return live totals of meters that do not add up, over all dimension values."""
+        by_meter: dict[tuple[str, Rule], list[Live]] = defaultdict(list)
+        for live in lives:
+            for part in live.parts:
+                if not part.rule.is_additive:
+                    by_meter[live.tenant, part.rule].append(live)
+        totals = {}
+        for (tenant, rule), found in by_meter.items():
+            almanac = self._almanacs.get(tenant, Almanac())
+            within: dict[str, list[Live]] = defaultdict(list)
+            for live in found:
+                for name in period_names(live.instant, almanac):
+                    within[name].append(live)
+            for name, some in within.items():
+                totals[tenant, rule.name, name] = (_sampled_total(rule, some, found, name, almanac), len(some))
+        return totals
 
 
 class _Tally:
@@ -182,8 +202,7 @@ class _Tally:
     ) -> None:
         tenant, data, found = identity[0], event["data"], self.expected
         if kind.endswith("backfill"):
-            self._contents[identity] = content
-            found.accepted.add(identity)
+            # The frame counts nothing and claims nothing: sent again, its events are duplicates.
             for index, inner in enumerate(data["events"]):
                 name = (tenant, event["source"], inner["id"])
                 parts = self._parts(inner["type"], inner["data"])
@@ -228,8 +247,10 @@ class _Tally:
         for part in live.parts:
             closes = minute + timedelta(minutes=1) + part.rule.lateness
             assert not sent.at - _GAP < closes <= sent.at + _GAP, "too near to the closing of its window to say"
-            if closes <= sent.at and part.rule.is_additive:
-                _add(self._late[live.tenant, part.rule.name, part.dimensions, minute], sign * part.quantity, sign)
+            if closes <= sent.at:
+                # Of a meter whose totals do not add up only the number of changes is told.
+                quantity = part.quantity if part.rule.is_additive else Decimal()
+                _add(self._late[live.tenant, part.rule.name, part.dimensions, minute], sign * quantity, sign)
 
     def _parts(self, kind: str, data: dict[str, Any]) -> tuple[Part, ...]:
         parts = []
@@ -280,6 +301,32 @@ def area(lives: Iterable[Live], rule: Rule, start: int, end: int) -> Fraction:
     return total
 
 
+def period_bounds(name: str, almanac: Almanac) -> tuple[datetime, datetime]:
+    """Return the half-open bounds of an hour of UTC, a local month, or a billing period by its start."""
+    zone = ZoneInfo(almanac.zone)
+    if "T" in name:
+        start = datetime.fromisoformat(f"{name}:00+00:00")
+        return start, start + timedelta(hours=1)
+    first = date.fromisoformat(name if name.count("-") == 2 else f"{name}-01")
+    following = (first.replace(day=1) + timedelta(days=32)).replace(day=1)
+    last = _anchored(following.year, following.month, almanac.anchor) if name.count("-") == 2 else following
+    bounds = [datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC) for day in (first, last)]
+    return bounds[0], bounds[1]
+
+
+def _sampled_total(rule: Rule, some: list[Live], all_of_meter: list[Live], name: str, almanac: Almanac) -> Fraction:
+    parts = [(live, part) for live in some for part in live.parts if part.rule.name == rule.name]
+    if rule.aggregation == "unique":
+        return Fraction(len({part.text for _, part in parts}))
+    if rule.aggregation == "latest":
+        return Fraction(max(parts, key=lambda one: one[0].order)[1].quantity)
+    if rule.aggregation in ("max", "min"):
+        choose = max if rule.aggregation == "max" else min
+        return Fraction(choose(part.quantity for _, part in parts))
+    start, end = (_micros(bound) for bound in period_bounds(name, almanac))
+    return area(all_of_meter, rule, start, end)
+
+
 def read_instant(text: str) -> tuple[datetime, int]:
     """Read RFC 3339, fractions beyond microseconds cut off; returns the instant and its microseconds since 1970."""
     head, dot, rest = text.partition(".")
@@ -287,7 +334,11 @@ def read_instant(text: str) -> tuple[datetime, int]:
         digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
         text = f"{head}.{digits[:6].ljust(6, '0')}{rest[len(digits) :]}"
     instant = datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(UTC)
-    return instant, (instant - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    return instant, _micros(instant)
+
+
+def _micros(instant: datetime) -> int:
+    return (instant - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 def _anchored(year: int, month: int, anchor: int) -> date:

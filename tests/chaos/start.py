@@ -9,6 +9,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
+from tests.chaos import observed
 from tests.chaos.traffic import ADDITIVE, RUN, SAMPLED, Traffic
 from tests.chaos.world import PARTITIONS, STREAM, World
 
@@ -50,6 +51,9 @@ async def _warm(world: World) -> None:
             assert found.partition == partition
     finally:
         await producer.stop()
+    async with asyncio.timeout(120):
+        while any((await observed.unread(world.urls.kafka, ["meter"])).values()):
+            await asyncio.sleep(0.2)
 
 
 def _one_tenant_per_partition() -> list[str]:

@@ -166,6 +166,8 @@ class Traffic:
         if not self._correctable:
             return None
         first = self.rng.choice(self._correctable)
+        if "data" not in first:
+            return None  # an amend
         twin = {**first, "data": dict(first["data"])}
         if first["type"] == RUN:
             twin["data"]["kind"] = f"twin-{self.rng.randrange(10**6)}"
@@ -177,7 +179,10 @@ class Traffic:
         if not self._correctable:
             return None
         rng = self.rng
-        tenant = tenant_of(target := self._correctable.pop(rng.randrange(len(self._correctable))))
+        # Now and then one that stays in the list is corrected again, which is refused.
+        number = rng.randrange(len(self._correctable))
+        target = self._correctable[number] if rng.random() < 0.1 else self._correctable.pop(number)
+        tenant = tenant_of(target)
         corrects = {"source": target["source"], "id": target["id"]}
         self._number += 1
         frame = {
@@ -188,12 +193,17 @@ class Traffic:
             "time": self._write_time(self.base),
         }
         draw = rng.random()
+        if draw < 0.05:
+            corrects["id"] = "never-sent"
         if draw < 0.45:
-            return self.single({**frame, "type": VOID, "data": {"corrects": corrects, "reason": "counted by mistake"}})
+            return self._kept({**frame, "type": VOID, "data": {"corrects": corrects, "reason": "counted by mistake"}})
         if draw < 0.9:
+            self._correctable.append(
+                {**{name: frame[name] for name in ("source", "id", "subject")}, "type": target["type"]}
+            )
             other = self.event(tenant, kind=target["type"])
             data = {"corrects": corrects, "event": {n: other[n] for n in ("type", "time", "data")}, "reason": "wrong"}
-            return self.single({**frame, "type": AMEND, "data": data})
+            return self._kept({**frame, "type": AMEND, "data": data})
         inner = []
         start = self.base.replace(minute=0, second=0, microsecond=0) - timedelta(hours=rng.randint(30, 60))
         for _ in range(rng.randint(1, 5)):
@@ -205,7 +215,12 @@ class Traffic:
             "reason": "agent was down",
             "events": inner,
         }
-        return self.single({**frame, "type": BACKFILL, "data": data})
+        return self._kept({**frame, "type": BACKFILL, "data": data})
+
+    def _kept(self, event: dict[str, Any]) -> Record:
+        """Return the record of an event that may be sent again."""
+        self._recent.append(event)
+        return self.single(event)
 
     def _poison(self) -> Record:
         tenant = self.rng.choice(self.tenants)
@@ -307,6 +322,6 @@ POISON: list[Callable[[dict[str, Any]], tuple[bytes | None, str]]] = [
     lambda good: (_raw_input(good, "Infinity"), "not_json"),
     lambda good: (_data(good, model={"$gt": ""}), "invalid_dimension"),
     lambda good: (_data(good, model="x" * 300), "invalid_dimension"),
-    lambda good: (dumps({**good, "data": {"model": "gpt4"}}), "missing_quantity"),
+    lambda good: (dumps({**good, "type": STORAGE, "data": {"bucket": "a"}}), "missing_quantity"),
     lambda good: (_data(good, note="x" * 70_000), "too_large"),
 ]

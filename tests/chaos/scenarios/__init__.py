@@ -1,6 +1,20 @@
 """The rows of the fault table, one module per family of faults; importing them fills `ROWS`."""
 
-from tests.chaos.scenarios import crashes, failpoints, rebalances  # noqa: F401
+from tests.chaos.scenarios import (  # noqa: F401
+    bad_input,
+    broker,
+    clickhouse_faults,
+    clocks,
+    crashes,
+    duplicates,
+    failpoints,
+    network,
+    rebalances,
+    redis_faults,
+    replay,
+    skew,
+)
 from tests.chaos.scenarios.registry import ROWS, run_row
 
-__all__ = ["ROWS", "run_row"]
+NAMES = tuple(sorted(ROWS, key=lambda name: int(name[1:])))
+__all__ = ["NAMES", "ROWS", "run_row"]
