@@ -198,6 +198,7 @@ class SqliteSamples:
             db.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES_MAX}")
             db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
             db.execute("PRAGMA temp_store = MEMORY")
+            db.execute(texts.ASKED)
             if db.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()[0] == 0:
                 db.executescript(f"BEGIN; {_SCHEMA}; PRAGMA user_version = {FORM}; COMMIT")
                 facts: list[tuple[str, int | str]] = [

@@ -340,7 +340,7 @@ def test_of_two_latest_at_one_instant_the_greater_place_holds(book: SampleBook) 
     assert {row.quantity for row in told} == {str(2 * UNIT)}
 
 
-def test_gigabyte_months_of_resizes_over_a_month_with_a_longer_day() -> None:
+def test_gigabyte_months_of_resizes_over_a_month_with_a_longer_day(tmp_path: Path) -> None:
     """Berlin's October 2026 has 31 days and 1 hour = 745 hours, for the clocks go back on the 25th.
 
     A disk of 100 GB from 20 September, resized to 300 GB on 25 October 00:00 local (2 a.m. occurs twice that day), a
@@ -350,7 +350,7 @@ def test_gigabyte_months_of_resizes_over_a_month_with_a_longer_day() -> None:
     """
     zones = {"acme": ("Europe/Berlin", 1)}
     periods = periods_of(zones)
-    for book in (MemorySamples(), SqliteSamples(Path(":memory:"))):
+    for book in (MemorySamples(), SqliteSamples(tmp_path / "samples-0.db")):
         told = book.apply(
             [
                 sample("time_weighted", 100, "2026-09-20T00:00:00+02:00", 1),

@@ -7,7 +7,7 @@ from typing import Any
 
 from core.journal import SampleRow
 from streams.adapters.sample_book.stored_totals import StoredMeter, StoredTotal, StoredTotals
-from streams.domain.period_totals import PeriodNames
+from streams.domain.period_totals import SLOT_US, PeriodNames
 
 
 @dataclass(slots=True)
@@ -21,13 +21,18 @@ class Changes:
 
 @dataclass(slots=True)
 class Periods:
-    """Finds the totals that an instant of a meter belongs to."""
+    """Finds the totals that an instant of a meter belongs to, during one `apply`."""
 
     names: PeriodNames
     totals: StoredTotals
+    _found: dict[tuple[int, int], list[StoredTotal]] = field(default_factory=dict)
 
     def at(self, meter: StoredMeter, time_us: int) -> list[StoredTotal]:
         """Return the touched totals of the live periods that hold an instant."""
-        touch = self.totals.touch
-        found = self.names.at(meter.tenant, meter.aggregation, time_us, meter.horizon_us)
-        return [touch(meter, name, start_us, end_us) for name, start_us, end_us in found]
+        key = (meter.row_id, time_us // SLOT_US)
+        found = self._found.get(key)
+        if found is None:
+            touch = self.totals.touch
+            names = self.names.at(meter.tenant, meter.aggregation, time_us, meter.horizon_us)
+            found = self._found[key] = [touch(meter, name, start_us, end_us) for name, start_us, end_us in names]
+        return found
