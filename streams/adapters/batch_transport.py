@@ -11,6 +11,7 @@ _create_worker_consumer`, `PartitionRecords._consumer_record`, `App._new_transpo
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -26,6 +27,7 @@ from faust.types.tuples import ConsumerMessage
 log = structlog.get_logger()
 FETCH_BYTES_PER_PARTITION = 4_000_000
 FETCH_BYTES = 32_000_000
+_WAIT_FOR_ROOM_SECONDS = 0.01
 
 
 class Batch:
@@ -83,7 +85,13 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _getmany(self, active_partitions: Any, timeout: float) -> dict[Any, list[Batch]]:
-        fetched = await super()._getmany(active_partitions=active_partitions, timeout=timeout)
+        wanted = {tp for tp in active_partitions if not self.app.is_full(tp)}
+        if not wanted:
+            await asyncio.sleep(_WAIT_FOR_ROOM_SECONDS)
+            return {}
+        # While a partition is held back, ask again soon whether it still is.
+        timeout = timeout if len(wanted) == len(active_partitions) else min(timeout, _WAIT_FOR_ROOM_SECONDS)
+        fetched = await super()._getmany(active_partitions=wanted, timeout=timeout)
         return {tp: [Batch(records)] for tp, records in fetched.items() if records}
 
     def _to_message(self, tp: Any, record: Batch) -> ConsumerMessage:
@@ -151,6 +159,8 @@ def create_batch_app(name: str, bootstrap: str, *, session_timeout_s: float = 6.
     )
     # Faust would make folders for tables, which this app has not.
     app._create_directories = lambda: None
+    # Whether a partition's work is so far behind that nothing more is fetched for it; `attach_lanes` knows.
+    app.is_full = lambda tp: False
     app._new_transport = lambda: BatchTransport(app.conf.broker_consumer, app)
     return app
 

@@ -54,15 +54,20 @@ class _RunningLane:
     def __init__(self, lane: Lane, partition: int) -> None:
         self._lane = lane
         self._partition = partition
-        self._batches: asyncio.Queue[list[Any]] = asyncio.Queue(_QUEUED_BATCHES)
+        self._batches: asyncio.Queue[list[Any]] = asyncio.Queue()
         self._may_begin, self._idle = asyncio.Event(), asyncio.Event()
         self._may_begin.set()
         self._idle.set()
         self._task = asyncio.create_task(self._run(), name=f"lane-{partition}")
         self._task.add_done_callback(end_process_if_failed)
 
-    async def put(self, records: list[Any]) -> None:
-        await self._batches.put(records)
+    def put(self, records: list[Any]) -> None:
+        self._batches.put_nowait(records)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether enough waits that no more should be fetched."""
+        return self._batches.qsize() >= _QUEUED_BATCHES
 
     async def pause(self) -> None:
         """Let the batch in hand finish and begin no other; what waits keeps its place."""
@@ -81,9 +86,6 @@ class _RunningLane:
             log.error("lane.close_timed_out", partition=self._partition)
         self._task.cancel()
         await asyncio.wait({self._task}, timeout=1)
-        # Whoever waits for a place in the queue must not wait for ever.
-        while not self._batches.empty():
-            self._batches.get_nowait()
         try:
             await asyncio.wait_for(self._lane.close(), _CLOSE_SECONDS)
         except Exception as error:
@@ -116,11 +118,18 @@ class Lanes:
         self._running: dict[int, _RunningLane] = {}
         self._closed = False
 
-    async def put(self, partition: int, records: list[Any]) -> None:
-        """Hand a batch to its partition's lane, opening it first if needed; waits while the lane is full."""
-        if self._closed:
-            return
-        await self._lane(partition).put(records)
+    def put(self, partition: int, records: list[Any]) -> None:
+        """Hand a batch to its partition's lane, opening it first if needed."""
+        if not self._closed:
+            self._lane(partition).put(records)
+
+    def is_full(self, partition: int) -> bool:
+        """Say whether a partition's lane is behind, so that nothing more should be fetched for it.
+
+        Only for it: a partition that waits for its store must not hold up the others.
+        """
+        running = self._running.get(partition)
+        return running is not None and running.is_full
 
     async def pause(self) -> None:
         """Before a rebalance: let every batch in hand finish, begin no other until `assign`.

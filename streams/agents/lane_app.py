@@ -23,6 +23,7 @@ def attach_lanes(
     """
     source = batch_topic(app, topic.name)
     lanes = Lanes(make_lane)
+    app.is_full = lambda tp: tp.topic == topic.name and lanes.is_full(tp.partition)
 
     @app.agent(source, name=topic.name)  # type: ignore[untyped-decorator]
     async def route(stream: AsyncIterable[Any]) -> None:
@@ -30,7 +31,7 @@ def attach_lanes(
         async for event in stream.events():  # type: ignore[attr-defined]
             message = event.message
             if message.generation_id == app.consumer_generation_id:
-                await lanes.put(message.partition, event.value)
+                lanes.put(message.partition, event.value)
 
     if first is not None:
 

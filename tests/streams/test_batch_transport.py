@@ -82,6 +82,27 @@ def test_the_app_uses_the_batch_transport_and_keeps_nothing_itself(app: faust.Ap
     assert batch_topic(app, "usage.events").acks is False
 
 
+async def test_nothing_is_fetched_for_a_partition_that_is_behind(
+    app: faust.App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[set[TopicPartition], float]] = []
+
+    async def getmany(self: Any, active_partitions: set[TopicPartition], timeout: float) -> dict[Any, list[Record]]:
+        asked.append((active_partitions, timeout))
+        return {tp: [Record(7, 1_000)] for tp in active_partitions}
+
+    monkeypatch.setattr(driver.Consumer, "_getmany", getmany)
+    behind, other = TopicPartition("usage.events", 0), TopicPartition("usage.events", 1)
+    app.is_full = lambda tp: tp == behind
+    assert set(await app.consumer._getmany({behind, other}, 5.0)) == {other}
+    assert await app.consumer._getmany({behind}, 5.0) == {}
+    app.is_full = lambda tp: False
+    assert set(await app.consumer._getmany({behind, other}, 5.0)) == {behind, other}
+    assert asked[0][0] == {other}
+    assert asked[0][1] < 1
+    assert asked[1] == ({behind, other}, 5.0)
+
+
 def test_a_batch_is_one_message_at_its_last_record(app: faust.App) -> None:
     records = [Record(3, 1_000), Record(4, 2_500)]
     message = app.consumer._to_message(TopicPartition("usage.events", 2), Batch(records))
@@ -96,5 +117,5 @@ async def test_what_one_fetch_brought_for_a_partition_is_one_batch(
         return {"a": [Record(1, 1), Record(2, 2)], "b": [], "c": [Record(9, 9)]}
 
     monkeypatch.setattr(driver.Consumer, "_getmany", fetched)
-    found = await BatchConsumer._getmany(app.consumer, active_partitions=None, timeout=1.0)
+    found = await BatchConsumer._getmany(app.consumer, active_partitions=set("abc"), timeout=1.0)
     assert {place: [batch.offset for batch in batches] for place, batches in found.items()} == {"a": [2], "c": [9]}
