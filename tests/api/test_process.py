@@ -22,6 +22,7 @@ from psycopg.types.json import Jsonb
 
 from core.quantity import UNIT
 from core.topics import USAGE_EVENTS
+from core.usage_event import IngestLimits
 from invoicing.adapters.folder import FolderDocuments
 from runtime.kafka_topics import create_topics
 from runtime.migrations import migrate
@@ -168,15 +169,16 @@ async def test_usage_is_on_the_topic_when_202_is_said(settings: Settings, tenant
     ]
 
 
-async def test_a_batch_of_megabytes_is_one_record(settings: Settings, tenant: str, meter: str) -> None:
+async def test_a_batch_of_megabytes_is_cut_as_the_stream_takes_it(settings: Settings, tenant: str, meter: str) -> None:
     # More than the producer's own batches hold.
     events = [event(tenant, meter, number, pad="x" * 30_000) for number in range(150)]
     async with serving(settings) as client:
         await wait_ready(client)
         answer = await client.post("/api/v1/usage/batch", json=events)
     assert answer.status_code == 202
-    [record] = await records_of(settings, tenant, 1)
-    assert len(json.loads(record.value)) == 150
+    records = await records_of(settings, tenant, 2)
+    assert max(len(record.value) for record in records) <= IngestLimits().max_batch_bytes
+    assert [event["id"] for record in records for event in json.loads(record.value)] == [f"e{n}" for n in range(150)]
 
 
 async def test_a_tenant_that_came_a_moment_ago_is_known(settings: Settings, tenant: str, meter: str) -> None:
