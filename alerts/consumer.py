@@ -1,9 +1,9 @@
-"""Worker of alerts: claims crossed quotas from `quota.crossed` and delivers them, one task per channel."""
+"""Worker of alerts: claims crossed quotas from `quota.crossed` and delivers all alerts, one task per channel."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 from psycopg import OperationalError
@@ -12,11 +12,13 @@ from psycopg_pool import PoolTimeout
 from alerts.adapters.mail_channel import MailChannel
 from alerts.adapters.postgres_deliveries import PostgresDeliveries
 from alerts.adapters.slack_channel import SlackChannel
-from alerts.claim_deliveries import claim_deliveries
+from alerts.claim_alert import claim_alert
 from alerts.deliver_alert import deliver_next
 from alerts.ports import Channel, DeliveryStore
+from core.alert_rules import AlertRules
 from core.clock import Clock, SystemClock
 from core.topics import QUOTA_CROSSED
+from runtime.alert_rules import AlertRulesCache
 from runtime.postgres import create_pool
 from runtime.settings import Settings
 from runtime.topic_consumer import TopicConsumer
@@ -39,6 +41,12 @@ def create_channels(settings: Settings, clock: Clock) -> list[SlackChannel | Mai
     return channels
 
 
+def channel_names(settings: Settings) -> tuple[str, ...]:
+    """Return the names of the channels that are configured, for who claims and does not deliver."""
+    slack = ("slack",) if settings.slack_webhook_url is not None else ()
+    return (*slack, "email") if settings.smtp_url is not None and settings.alert_email_to else slack
+
+
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Claim and deliver alerts until `stop` is set; several may run at once."""
     clock = SystemClock()
@@ -48,31 +56,34 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     try:
         async with create_pool(settings, max_size=len(channels) + 2) as pool:
             store = PostgresDeliveries(pool)
+            rules = AlertRulesCache(pool, settings.alert_thresholds_percent, settings.registry_refresh_seconds)
 
             async def handle(raw: bytes | None) -> None:
-                names = [channel.name for channel in channels]
-                await claim_deliveries(raw, channels=names, store=store, clock=clock)
+                await claim_alert(
+                    raw, "quota", channels=channel_names(settings), rules=await rules.get(), store=store, clock=clock
+                )
 
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(TopicConsumer(settings, QUOTA_CROSSED, GROUP, handle).run(stop))
                 for channel in channels:
-                    tasks.create_task(
-                        deliver_until(
-                            stop, channel, store=store, thresholds=settings.alert_thresholds_percent, clock=clock
-                        )
-                    )
+                    tasks.create_task(deliver_until(stop, channel, store=store, rules=rules.get, clock=clock))
     finally:
         await _close(channels)
 
 
 async def deliver_until(
-    stop: asyncio.Event, channel: Channel, *, store: DeliveryStore, thresholds: tuple[int, ...], clock: Clock
+    stop: asyncio.Event,
+    channel: Channel,
+    *,
+    store: DeliveryStore,
+    rules: Callable[[], Awaitable[AlertRules]],
+    clock: Clock,
 ) -> None:
     """Deliver what is due on one channel until `stop` is set; an outage of the store is waited out."""
     pause = _POLL_SECONDS
     while not stop.is_set():
         try:
-            found = await deliver_next(channel, store=store, thresholds_percent=thresholds, clock=clock)
+            found = await deliver_next(channel, store=store, rules=await rules(), clock=clock)
             pause = 0.0 if found else _POLL_SECONDS
         except (OperationalError, PoolTimeout, OSError) as error:
             pause = min(_LONGEST_PAUSE_SECONDS, max(pause, _POLL_SECONDS) * 2)

@@ -11,25 +11,23 @@ from datetime import timedelta
 import structlog
 from prometheus_client import Counter
 
-from alerts.domain.quota_alert import describe_crossing
+from alerts.domain.describe import decode_cause, describe
 from alerts.domain.retry import plan_next
 from alerts.ports import Channel, DeliveryStore
+from core.alert_rules import AlertRules
 from core.clock import Clock
-from core.messages import QuotaCrossed, decode_message
 
 log = structlog.get_logger()
 _DELIVERIES = Counter("meterbook_alert_deliveries_total", "Tries to deliver an alert", ["channel", "outcome"])
 
 
-async def deliver_next(
-    channel: Channel, *, store: DeliveryStore, thresholds_percent: tuple[int, ...], clock: Clock
-) -> bool:
+async def deliver_next(channel: Channel, *, store: DeliveryStore, rules: AlertRules, clock: Clock) -> bool:
     """Try the channel's most overdue delivery; False if none was due."""
     async with store.hold_due(channel.name, clock.now()) as held:
         if held is None:
             return False
         delivery = held.delivery
-        alert = describe_crossing(decode_message(delivery.payload, QuotaCrossed), thresholds_percent)
+        alert = describe(decode_cause(delivery.kind, delivery.payload), rules)
         attempt = await channel.send(alert, delivery.created_at)
         now = clock.now()
         plan = plan_next(attempt, attempts=delivery.attempts + 1, now=now)

@@ -7,8 +7,8 @@ untouched trace as a false alarm, though some are true stops of a service. Then 
 random places (the seed is printed) into copies and counts how many are alerted while they last.
 
 The traces are short, so windows are: ten minutes, an hour, a minute stand for the worker's hour, and fewer than its
-three days are asked for before judging. `made` is not real: four weeks of hours by a negative binomial with office hours
-and weekends, the only one long enough for references by the time of day over two weeks.
+three days are asked for before judging. `made` is not real: four weeks of hours by a negative binomial with office
+hours and weekends, the only one long enough for references by the hour of the day and of the week.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from urllib.parse import unquote, urlsplit
 
 import aiosmtplib
 
+from alerts.domain.alert import Alert
 from alerts.domain.alert_mail import build_alert_mail
-from alerts.domain.quota_alert import QuotaAlert
 from alerts.domain.retry import Answer, Attempt
 
 _TIMEOUT_SECONDS = 10.0
@@ -30,7 +30,7 @@ class MailChannel:
         self._password = unquote(parts.password) if parts.password else None
         self._sender, self._recipients, self._timeout_seconds = sender, recipients, timeout_seconds
 
-    async def send(self, alert: QuotaAlert, claimed_at: datetime) -> Attempt:
+    async def send(self, alert: Alert, claimed_at: datetime) -> Attempt:
         """Send the mail once."""
         mail = build_alert_mail(alert, sender=self._sender, recipients=self._recipients, dated=claimed_at)
         try:

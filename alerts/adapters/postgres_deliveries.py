@@ -1,23 +1,30 @@
-"""Deliveries in PostgreSQL: claimed by primary key, held by a row lock while they are tried."""
+"""Alerts and their deliveries in PostgreSQL: claimed by primary key, held by a row lock while they are tried."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 
 from alerts.domain.retry import Plan
-from alerts.ports import Delivery
+from alerts.domain.webhook_event import EVENT_TYPE
+from alerts.ports import Claim, Delivery
 from runtime.postgres import Connection, Pool
+from runtime.webhooks_out.queue import enqueue
 
 _CLAIM = """
-INSERT INTO alert_deliveries (alert_id, channel, tenant_id, payload, status, next_attempt_at, created_at)
-SELECT %(alert_id)s, channel, %(tenant_id)s, %(payload)s::jsonb, 'pending', %(now)s, %(now)s
+INSERT INTO alerts (alert_id, kind, tenant_id, meter_id, period, headline, payload, created_at)
+VALUES (%(alert_id)s, %(kind)s, %(tenant_id)s, %(meter)s, %(period)s, %(headline)s, %(payload)s::jsonb, %(now)s)
+ON CONFLICT (alert_id) DO NOTHING
+"""
+_DELIVER = """
+INSERT INTO alert_deliveries (alert_id, channel, kind, tenant_id, payload, status, next_attempt_at, created_at)
+SELECT %(alert_id)s, channel, %(kind)s, %(tenant_id)s, %(payload)s::jsonb, 'pending', %(now)s, %(now)s
 FROM unnest(%(channels)s::text[]) AS channel
 ON CONFLICT (alert_id, channel) DO NOTHING
 """
 _HOLD = """
-SELECT alert_id, channel, payload::text AS payload, attempts, created_at FROM alert_deliveries
+SELECT alert_id, channel, kind, payload::text AS payload, attempts, created_at FROM alert_deliveries
 WHERE status = 'pending' AND channel = %s AND next_attempt_at <= %s
 ORDER BY next_attempt_at LIMIT 1 FOR UPDATE SKIP LOCKED
 """
@@ -27,6 +34,36 @@ SET status = %(status)s, attempts = attempts + 1, next_attempt_at = %(next_attem
     sent_at = CASE WHEN %(status)s = 'sent' THEN %(now)s::timestamptz END
 WHERE alert_id = %(alert_id)s AND channel = %(channel)s
 """
+
+
+async def claim_on(connection: Connection, claim: Claim, now: datetime) -> bool:
+    """Claim within the caller's transaction; False if the alert was claimed before."""
+    alert = claim.alert
+    row = {
+        "alert_id": alert.alert_id,
+        "kind": alert.kind,
+        "tenant_id": claim.tenant_id,
+        "meter": alert.meter,
+        "period": alert.period,
+        "headline": alert.headline,
+        "payload": claim.payload.decode(),
+        "channels": list(claim.channels),
+        "now": now,
+    }
+    if (await connection.execute(_CLAIM, row)).rowcount == 0:
+        return False
+    await connection.execute(_DELIVER, row)
+    if claim.webhook_data is not None:
+        await enqueue(
+            connection,
+            message_id=alert.alert_id,
+            event_type=EVENT_TYPE,
+            tenant_id=claim.tenant_id,
+            data=claim.webhook_data,
+            occurred_at=now,
+            now=now,
+        )
+    return True
 
 
 class HeldPostgresDelivery:
@@ -56,20 +93,10 @@ class PostgresDeliveries:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def claim(self, alert_id: str, tenant_id: str, channels: Sequence[str], payload: bytes, now: datetime) -> int:
-        """Write one pending delivery per channel; returns how many are new."""
+    async def claim(self, claim: Claim, now: datetime) -> bool:
+        """Write the alert with a pending delivery per channel and webhook endpoint; False if it was claimed before."""
         async with self._pool.connection() as connection:
-            cursor = await connection.execute(
-                _CLAIM,
-                {
-                    "alert_id": alert_id,
-                    "tenant_id": tenant_id,
-                    "payload": payload.decode(),
-                    "channels": list(channels),
-                    "now": now,
-                },
-            )
-            return cursor.rowcount
+            return await claim_on(connection, claim, now)
 
     @asynccontextmanager
     async def hold_due(self, channel: str, now: datetime) -> AsyncIterator[HeldPostgresDelivery | None]:
@@ -80,6 +107,11 @@ class PostgresDeliveries:
                 yield None
                 return
             delivery = Delivery(
-                row["alert_id"], row["channel"], row["payload"].encode(), row["attempts"], row["created_at"]
+                row["alert_id"],
+                row["channel"],
+                row["kind"],
+                row["payload"].encode(),
+                row["attempts"],
+                row["created_at"],
             )
             yield HeldPostgresDelivery(connection, delivery)

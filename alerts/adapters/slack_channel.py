@@ -7,7 +7,7 @@ from email.utils import parsedate_to_datetime
 
 import httpx2
 
-from alerts.domain.quota_alert import QuotaAlert
+from alerts.domain.alert import Alert
 from alerts.domain.retry import Answer, Attempt
 from alerts.domain.slack_message import build_slack_message
 from core.clock import Clock
@@ -27,7 +27,7 @@ class SlackChannel:
             timeout=httpx2.Timeout(timeout_seconds, connect=min(3.0, timeout_seconds)), follow_redirects=False
         )
 
-    async def send(self, alert: QuotaAlert, claimed_at: datetime) -> Attempt:
+    async def send(self, alert: Alert, claimed_at: datetime) -> Attempt:
         """Post the message once."""
         try:
             response = await self._client.post(self._url, json=build_slack_message(alert))

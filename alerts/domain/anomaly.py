@@ -144,8 +144,8 @@ def _direction(now: float, usual: float) -> AnomalyKind | None:
 def _level(count: float) -> float:
     """Return a count on the scale on which its noise is about one, whatever the count.
 
-    The variance-stabilising transformation of the negative binomial distribution (Anscombe, Biometrika 35, 1948): like a
-    root where counts are small and Poisson noise rules, like a logarithm where they are large and ratios count.
+    The variance-stabilising transformation of the negative binomial distribution (Anscombe, Biometrika 35, 1948): like
+    a root where counts are small and Poisson noise rules, like a logarithm where they are large and ratios count.
     """
     return 2 / math.sqrt(_DISPERSION) * math.asinh(math.sqrt(_DISPERSION * count))
 
@@ -239,7 +239,7 @@ def _longest_gap(heard: Sequence[Tally]) -> int:
 
 
 def _probability_of_none(events: Sequence[int]) -> float:
-    """Return how likely no event at all is, if counts vary as they did: negative binomial, Poisson if they vary less."""
+    """Return how likely no event at all is, if counts vary as they did: negative binomial, or Poisson."""
     mean = fmean(events)
     if mean <= 0:
         return 1.0

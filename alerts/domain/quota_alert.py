@@ -1,116 +1,80 @@
-"""What an alert about a crossed quota says. Owns its words and figures; Slack and e-mail lay them out."""
+"""What an alert about a crossed quota says. Owns its words and figures."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from decimal import ROUND_DOWN, Decimal
+from collections.abc import Sequence
+from decimal import Decimal
 
-from core.errors import Fault, InvalidInputError
+from alerts.domain.alert import Alert, Gauge
+from alerts.domain.wording import bar, clean, figure, percent_of, percent_text, period_text, plural, read_quantity
 from core.messages import QuotaCrossed
-from core.period import parse_month
+from core.thresholds import Threshold
 
-BAR_CELLS = 20
-# As wide as Decimal(38, 12), the widest quantity there is.
-_QUANTITY = re.compile(r"\d{1,26}(\.\d{1,12})?", re.ASCII)
-_PERCENT_MAX = Decimal(999_999)
-_NAME_LENGTH_MAX = 80
-_MONTHS = (
-    "January", "February", "March", "April", "May", "June",
-    "July", "August", "September", "October", "November", "December",
-)  # fmt: skip
+_ALL = Decimal(100)
 
 
-@dataclass(frozen=True, slots=True)
-class QuotaAlert:
-    """A crossed quota, ready to be shown: names without control characters, figures with thousands separated."""
+def describe_crossing(message: QuotaCrossed, thresholds: Sequence[Threshold]) -> Alert:
+    """Turn a crossing into what people read; `thresholds` are those that hold for it, to say which comes next.
 
-    alert_id: str
-    tenant: str
-    meter: str
-    unit: str
-    period: str
-    threshold_percent: int
-    used: str
-    limit: str
-    remaining: str
-    percent: str
-    bar: str
-    next_step: str
-    crossed_at: str
-
-    @property
-    def is_exhausted(self) -> bool:
-        """Whether the whole limit is used."""
-        return self.threshold_percent >= 100
-
-    @property
-    def headline(self) -> str:
-        """One line that says it all."""
-        if self.is_exhausted:
-            return f"{self.tenant} has used up its {self.meter} limit"
-        return f"{self.tenant} has used {self.threshold_percent} % of its {self.meter} limit"
-
-
-def describe_crossing(message: QuotaCrossed, thresholds_percent: tuple[int, ...]) -> QuotaAlert:
-    """Turn a message into what people read; raises `InvalidInputError` (`invalid_quantity`, `invalid_period`)."""
-    used, limit = _quantity(message.used, "used"), _quantity(message.limit, "limit")
-    period = parse_month(message.period)
-    # A limit of zero is crossed by the first unit.
-    percent = min(used * 100 / limit, _PERCENT_MAX) if limit else Decimal(100)
-    return QuotaAlert(
+    Raises `InvalidInputError` (`invalid_quantity`, `invalid_period`).
+    """
+    used, at = read_quantity(message.used, "used"), read_quantity(message.threshold, "value")
+    # A limit there is for percentages, and where units are watched beside one.
+    limit = read_quantity(message.limit, "limit") if message.limit else None
+    tenant, meter, unit = clean(message.tenant_id), clean(message.meter), plural(clean(message.unit))
+    period = period_text(message.period)
+    whole = limit if limit is not None else at
+    is_exhausted = limit is not None and used >= limit
+    percent = percent_of(used, whole)
+    if message.kind == "units":
+        headline = f"{tenant} has reached {figure(at)} {unit} of {meter}"
+    elif at == _ALL:
+        headline = f"{tenant} has used up its {meter} limit"
+    else:
+        headline = f"{tenant} has used {figure(at)} % of its {meter} limit"
+    of = f"{figure(used)} of {figure(whole)} {unit}" if limit is not None else f"{figure(used)} {unit}"
+    if limit is not None:
+        of += f" ({percent_text(percent)})"
+    rows = [
+        ("Tenant", tenant),
+        ("Meter", meter),
+        ("Used", of),
+        ("Threshold", f"{figure(at)} {'%' if message.kind == 'percent' else unit}"),
+        ("Period", period),
+    ]
+    if limit is not None:
+        rows.insert(4, ("Remaining", f"{figure(max(limit - used, Decimal(0)))} {unit}"))
+    return Alert(
         alert_id=message.alert_id,
-        tenant=_clean(message.tenant_id),
-        meter=_clean(message.meter),
-        unit=_plural(_clean(message.unit)),
-        period=f"{_MONTHS[period.start.month - 1]} {period.start.year}",
-        threshold_percent=message.percent,
-        used=_figure(used),
-        limit=_figure(limit),
-        remaining=_figure(max(limit - used, Decimal(0))),
-        # Cut, not rounded: 99.96 % is not yet 100 %.
-        percent=f"{percent.quantize(Decimal('0.1'), rounding=ROUND_DOWN):,f} %",
-        bar=_bar(percent),
-        next_step=_next_step(message.percent, thresholds_percent),
-        crossed_at=_clean(message.crossed_at),
+        kind="quota",
+        tenant=tenant,
+        meter=meter,
+        period=message.period,
+        headline=headline,
+        summary=f"{of} in {period}",
+        rows=tuple(rows),
+        explanation_title="What happens next",
+        explanation=_next_step(at, limit, message.kind, unit, thresholds, is_exhausted=is_exhausted),
+        happened=f"Crossed at {clean(message.crossed_at)}",
+        is_severe=is_exhausted,
+        gauge=Gauge(bar(percent), percent_text(percent)) if limit is not None else None,
     )
 
 
-def _quantity(text: str, name: str) -> Decimal:
-    if not _QUANTITY.fullmatch(text):
-        raise InvalidInputError([Fault("invalid_quantity", f"expected a decimal text, got {text[:40]!r}", name)])
-    return Decimal(text)
-
-
-def _clean(text: str) -> str:
-    """Return the text without what could break a header or a line."""
-    return "".join(char for char in text if char.isprintable())[:_NAME_LENGTH_MAX]
-
-
-def _plural(unit: str) -> str:
-    """Return "requests" for "request"; symbols such as GB stay as they are."""
-    return f"{unit}s" if unit[-1:].islower() and not unit.endswith(("s", "each")) else unit
-
-
-def _figure(value: Decimal) -> str:
-    text = f"{value:,f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-def _bar(percent: Decimal) -> str:
-    filled = min(BAR_CELLS, int(percent * BAR_CELLS / 100))
-    return "█" * filled + "░" * (BAR_CELLS - filled)
-
-
-def _next_step(percent: int, thresholds: tuple[int, ...]) -> str:
-    if percent >= 100:
+def _next_step(
+    at: Decimal, limit: Decimal | None, kind: str, unit: str, thresholds: Sequence[Threshold], *, is_exhausted: bool
+) -> str:
+    if is_exhausted:
         return (
             "From here on the plan decides: further usage is billed at its overage price, "
             "or refused where the limit is hard. A higher limit or the next period re-arms this alert."
         )
-    later = next((threshold for threshold in sorted(thresholds) if threshold > percent), None)
+    bars = {threshold: bar for threshold in thresholds if (bar := threshold.bar(limit)) is not None}
+    reached = at if kind == "units" or limit is None else limit * at / 100
+    later = min(((bar, threshold) for threshold, bar in bars.items() if bar > reached), default=None)
     if later is None:
-        return "Nothing is blocked yet. No further alert is set up for this limit in this period."
-    return (
-        f"Nothing is blocked yet. The next alert comes at {later} %; raise the limit or upgrade the plan before that."
-    )
+        return "Nothing is blocked yet. No further alert is set up for this meter in this period."
+    coming = f"{figure(later[1].value)} {'%' if later[1].kind == 'percent' else unit}"
+    if limit is None:
+        return f"Nothing is blocked: there is no limit. The next alert comes at {coming}."
+    return f"Nothing is blocked yet. The next alert comes at {coming}; raise the limit or upgrade the plan before that."

@@ -11,6 +11,8 @@ LONGEST_PAUSE = timedelta(minutes=1)
 LONGEST_RETRY_AFTER = timedelta(hours=1)
 # A receiver that answers and says no (wrong address, unknown mailbox) gets time to be put right, about five minutes.
 REFUSALS_MAX = 12
+# About a week of a receiver that is down; then a person has to look, and can send it again.
+TRIES_MAX = 10_080
 
 
 class Answer(Enum):
@@ -44,11 +46,11 @@ def plan_next(attempt: Attempt, *, attempts: int, now: datetime) -> Plan:
     """Decide after try number `attempts`: sent, refused for good, or due again later.
 
     Pauses double from half a second to a minute; `Retry-After` is respected up to an hour. An unavailable receiver is
-    tried without a limit.
+    tried for a week. What was given up is kept with its reason and can be sent again by command.
     """
     if attempt.answer is Answer.SENT:
         return Plan("sent", now)
-    if attempt.answer is Answer.REFUSED and attempts >= REFUSALS_MAX:
+    if attempts >= (REFUSALS_MAX if attempt.answer is Answer.REFUSED else TRIES_MAX):
         return Plan("refused", now)
     pause = min(LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(attempts - 1, 10))
     if attempt.retry_after is not None:

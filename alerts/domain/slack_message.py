@@ -4,41 +4,38 @@ from __future__ import annotations
 
 from typing import Any
 
-from alerts.domain.quota_alert import QuotaAlert
+from alerts.domain.alert import Alert
 
 _HEADER_LENGTH_MAX = 150
+_ICONS = {"quota": ":large_yellow_circle:", "spend": ":moneybag:", "anomaly": ":mag:"}
+_SEVERE_ICON = ":red_circle:"
 
 
-def build_slack_message(alert: QuotaAlert) -> dict[str, Any]:
+def build_slack_message(alert: Alert) -> dict[str, Any]:
     """Return the payload for an incoming webhook; `text` is what notifications and screen readers show."""
-    icon = ":red_circle:" if alert.is_exhausted else ":large_yellow_circle:"
-    usage = f"{alert.used} of {alert.limit} {alert.unit}"
+    icon = _SEVERE_ICON if alert.is_severe else _ICONS[alert.kind]
+    figures = _escape(alert.summary)
+    if alert.gauge is not None:
+        figures = f"`{alert.gauge.bar}`  *{alert.gauge.percent}*\n{figures}"
     return {
-        "text": _escape(f"{alert.headline}: {usage} ({alert.percent}) in {alert.period}"),
+        "text": _escape(alert.one_line),
         "blocks": [
             {
                 "type": "header",
                 "text": {"type": "plain_text", "text": f"{icon} {alert.headline}"[:_HEADER_LENGTH_MAX], "emoji": True},
             },
+            {"type": "section", "text": {"type": "mrkdwn", "text": figures}},
+            {"type": "section", "fields": [_field(name, value) for name, value in alert.rows]},
             {
                 "type": "section",
-                "text": {"type": "mrkdwn", "text": f"`{alert.bar}`  *{alert.percent}*\n{_escape(usage)}"},
+                "text": {
+                    "type": "mrkdwn",
+                    "text": f"*{_escape(alert.explanation_title)}*\n{_escape(alert.explanation)}",
+                },
             },
-            {
-                "type": "section",
-                "fields": [
-                    _field("Tenant", alert.tenant),
-                    _field("Meter", alert.meter),
-                    _field("Period", alert.period),
-                    _field("Remaining", f"{alert.remaining} {alert.unit}"),
-                ],
-            },
-            {"type": "section", "text": {"type": "mrkdwn", "text": f"*What happens next*\n{_escape(alert.next_step)}"}},
             {
                 "type": "context",
-                "elements": [
-                    {"type": "mrkdwn", "text": _escape(f"Crossed at {alert.crossed_at} · {alert.alert_id}")},
-                ],
+                "elements": [{"type": "mrkdwn", "text": _escape(f"{alert.happened} · {alert.alert_id}")}],
             },
         ],
     }

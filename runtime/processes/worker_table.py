@@ -31,6 +31,9 @@ STREAM_WORKERS: dict[str, Callable[[], AppFactory]] = {
 # Billing consumers: any number of them share a process. Name -> (module, function).
 CONSUMERS: dict[str, tuple[str, str]] = {
     "alerts": ("alerts.consumer", "run"),
+    "spend-alerts": ("alerts.spend_consumer", "run"),
+    "anomalies": ("alerts.anomaly_worker", "run"),
+    "webhooks-out": ("runtime.webhooks_out.worker", "run"),
     "invoicing": ("invoicing.consumer", "run"),
     "settlements": ("invoicing.consumer", "run_settlements"),
     "invoiced-facts": ("invoicing.consumer", "run_invoiced_facts"),

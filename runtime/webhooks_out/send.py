@@ -38,12 +38,12 @@ class WebhookSender:
             parts = check_url(url, self._policy)
         except InvalidInputError as refused:
             return Attempt(0, str(refused))
-        headers: dict[bytes | str, bytes | str] = {
-            **signed_headers(message_id, body, secrets=secrets, now=self._clock.now()),
-            "content-type": "application/json",
-            "user-agent": "Meterbook-Webhooks/1",
-            "connection": "close",
-        }
+        headers = [
+            *signed_headers(message_id, body, secrets=secrets, now=self._clock.now()).items(),
+            ("content-type", "application/json"),
+            ("user-agent", "Meterbook-Webhooks/1"),
+            ("connection", "close"),
+        ]
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         address = httpcore2.URL(scheme=parts.scheme, host=parts.hostname or "", port=parts.port, target=target)
         try:
