@@ -16,6 +16,10 @@ BILLING_PARTITIONS = 2
 _TOPIC_ALREADY_EXISTS = 36
 
 
+class KafkaAwayError(UnavailableError):
+    """Kafka does not answer."""
+
+
 def partitions_of(topic: Topic, settings: Settings) -> int:
     """Return how many partitions `topic` is created with."""
     return settings.usage_partitions if topic.partitioning is Partitioning.USAGE else BILLING_PARTITIONS
@@ -54,14 +58,16 @@ async def create_topics(settings: Settings) -> list[str]:
         return created
 
 
-async def check_topics(settings: Settings) -> None:
-    """Return if a stream worker may start: a consumer of a missing topic waits for ever, deaf to SIGTERM.
+async def check_topics(settings: Settings) -> str:
+    """Return the cluster's id if a stream worker may start: a consumer of a missing topic waits, deaf to SIGTERM.
 
-    Raises `UnavailableError` if a topic is missing or Kafka does not answer, `ConflictError` as `create_topics` does.
+    Raises `UnavailableError` if a topic is missing, `KafkaAwayError` if Kafka does not answer, `ConflictError` as
+    `create_topics` does.
     """
     async with _admin(settings) as admin:
         if missing := sorted(await _check_partitions(admin, settings)):
             raise UnavailableError(f"topics are missing: {', '.join(missing)}; run `meterbook migrate` first")
+        return str((await admin.describe_cluster())["cluster_id"])
 
 
 @asynccontextmanager
@@ -71,7 +77,7 @@ async def _admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
         await admin.start()
         yield admin
     except KafkaConnectionError as error:
-        raise UnavailableError(f"Kafka at {settings.kafka_bootstrap} does not answer: {error}") from error
+        raise KafkaAwayError(f"Kafka at {settings.kafka_bootstrap} does not answer: {error}") from error
     finally:
         await admin.close()
 

@@ -10,7 +10,8 @@ import faust
 import structlog
 from prometheus_client import start_http_server
 
-from runtime.kafka_topics import check_topics
+from runtime.kafka_topics import KafkaAwayError, check_topics
+from runtime.patience import until_done
 from runtime.settings import Settings
 
 
@@ -21,7 +22,10 @@ class _Worker(faust.Worker):  # type: ignore[misc]
 
 def run_stream_worker(create_app: Callable[[Settings], faust.App], settings: Settings, name: str) -> NoReturn:
     """Run the app until SIGTERM or SIGINT; never returns (Faust's worker ends the process with its exit code)."""
-    asyncio.run(check_topics(settings))
+    # An operator starts everything at once, and Kafka takes its time; what is missing in it is refused at once.
+    cluster = asyncio.run(until_done("kafka", lambda: check_topics(settings), transient=(KafkaAwayError,)))
+    # What is kept of one cluster's journal means nothing beside another's.
+    settings = settings.model_copy(update={"state_dir": settings.state / cluster})
     if settings.metrics_port is not None:
         start_http_server(settings.metrics_port, addr=settings.metrics_host)
     structlog.get_logger().info("worker.starting", worker=name)
