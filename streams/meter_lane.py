@@ -120,6 +120,9 @@ class MeterLane:
         if loaded is not None:
             state.thaw(loaded.state)
             first = loaded.journal_offset + 1
+        elif book.journal_offset >= 0 and await self._journal.entry_at(book.journal_offset) is None:
+            # No checkpoint of this journal, and it does not reach to where the book says it was: another journal's.
+            book.reset()
         entries, version = 0, -1
         async for version, entry in self._journal.entries(min(first, book.journal_offset + 1)):
             if version >= first:

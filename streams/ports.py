@@ -111,6 +111,10 @@ class SampleBook(Protocol):
         """Drop what no live period needs any more; levels carried over are kept."""
         ...
 
+    def reset(self) -> None:
+        """Throw everything away: what the book holds is of another journal."""
+        ...
+
     def close(self) -> None:
         """Close the book; what was applied since the last commit is forgotten."""
         ...

@@ -29,7 +29,7 @@ from streams.ports import PeriodsOf
 
 log = structlog.get_logger()
 # Another number means tables of another form: the book is thrown away and rebuilt.
-FORM = 1
+FORM = 2
 CACHE_KIB = 32 * 1_024
 # Beyond this the write-ahead log is put into the file; the only time that the disk is waited for.
 _LOG_PAGES_MAX = 8_192
@@ -46,6 +46,7 @@ _NOT_OURS = sqlite3.SQLITE_ERROR
 class SqliteSamples:
     """Samples of one source partition on disk (`streams.ports.SampleBook`).
 
+    A row that takes a sample out finds it by its time, too: it is the same sample again (`core.journal.SampleRow`).
     `journal` names the journal the book follows (say, the cluster's id): a file of another is of no use. The directory
     of `path` must exist.
     """
@@ -56,6 +57,9 @@ class SqliteSamples:
         self._lock = _try_lock(path)
         if self._lock is None:
             log.warning("samples.held_by_another_process", path=str(path))
+        self._start()
+
+    def _start(self) -> None:
         self._db = self._open()
         facts: dict[str, int] = dict(self._db.execute("SELECT name, value FROM facts"))
         self.journal_offset = facts["journal_offset"]
@@ -106,6 +110,13 @@ class SqliteSamples:
             forget_samples(self._db, self._to_forget)
             self._levels.forget_kept()
 
+    def reset(self) -> None:
+        """Throw everything away: what the book holds is of another journal."""
+        self._db.close()
+        if self._lock is not None:
+            _set_aside(self._path, _UnusableError("it belongs to another journal"))
+        self._start()
+
     def close(self) -> None:
         """Close the book; what was applied since the last commit is forgotten."""
         self._db.close()
@@ -148,7 +159,7 @@ class SqliteSamples:
         if meter.aggregation == "time_weighted":
             return self._levels.find(meter, row)
         query = texts.FIND if meter.aggregation == "unique" else numbers.FIND
-        return self._db.execute(query, (meter.row_id, row.offset, row.index)).fetchone()
+        return self._db.execute(query, (meter.row_id, row.time_us, row.offset, row.index)).fetchone()
 
     def _meter(self, tenant: str, meter: str, periods: PeriodsOf) -> StoredMeter:
         known = self._meters.get((tenant, meter))

@@ -79,6 +79,11 @@ class MemorySamples:
             meter.horizon_us = max([meter.horizon_us, *over])
             _forget(meter)
 
+    def reset(self) -> None:
+        """Throw everything away."""
+        self.journal_offset = -1
+        self._meters.clear()
+
     def close(self) -> None:
         """Drop everything."""
         self._meters.clear()
