@@ -72,9 +72,8 @@ def _next_step(
     bars = {threshold: bar for threshold in thresholds if (bar := threshold.bar(limit)) is not None}
     reached = at if kind == "units" or limit is None else limit * at / 100
     later = min(((bar, threshold) for threshold, bar in bars.items() if bar > reached), default=None)
+    blocked = "Nothing is blocked yet." if limit is not None else "Nothing is blocked: there is no limit."
     if later is None:
-        return "Nothing is blocked yet. No further alert is set up for this meter in this period."
-    coming = f"{figure(later[1].value)} {'%' if later[1].kind == 'percent' else unit}"
-    if limit is None:
-        return f"Nothing is blocked: there is no limit. The next alert comes at {coming}."
-    return f"Nothing is blocked yet. The next alert comes at {coming}; raise the limit or upgrade the plan before that."
+        return f"{blocked} No further alert is set up for this meter in this period."
+    coming = f"{blocked} The next alert comes at {figure(later[1].value)} {'%' if later[1].kind == 'percent' else unit}"
+    return f"{coming}; raise the limit or upgrade the plan before that." if limit is not None else f"{coming}."

@@ -51,4 +51,7 @@ async def pool(settings: Settings) -> AsyncIterator[Pool]:
         # Deliveries of other tests would be delivered here too.
         async with pool.connection() as connection:
             await connection.execute("DELETE FROM alert_deliveries")
+            await connection.execute("DELETE FROM webhook_deliveries")
+            await connection.execute("DELETE FROM webhook_endpoints")
+            await connection.execute("DELETE FROM alert_rules")
         yield pool

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
@@ -13,10 +14,11 @@ import pytest
 from alerts.adapters.mail_channel import MailChannel
 from alerts.adapters.postgres_deliveries import PostgresDeliveries
 from alerts.adapters.slack_channel import SlackChannel
-from alerts.claim_deliveries import claim_deliveries
-from alerts.consumer import create_channels, run
+from alerts.claim_alert import claim_alert
+from alerts.consumer import channel_names, create_channels, run
 from alerts.deliver_alert import deliver_next
 from alerts.domain.retry import REFUSALS_MAX
+from core.alert_rules import AlertRule, AlertRules
 from core.clock import ManualClock, SystemClock
 from core.errors import InvalidInputError
 from core.messages import QuotaCrossed, encode_message
@@ -51,16 +53,17 @@ class Desk:
     def __init__(self, pool: Pool, channels: list[SlackChannel | MailChannel], clock: ManualClock) -> None:
         self.pool, self.store = pool, PostgresDeliveries(pool)
         self.channels = {channel.name: channel for channel in channels}
-        self.clock = clock
+        self.clock, self.rules = clock, AlertRules.of((), (80, 100))
 
-    async def claim(self, message: QuotaCrossed, *channels: str) -> int:
+    async def claim(self, message: QuotaCrossed, *channels: str) -> bool:
         names = channels or tuple(self.channels)
-        return await claim_deliveries(encode_message(message), channels=names, store=self.store, clock=self.clock)
+        raw = encode_message(message)
+        return await claim_alert(raw, "quota", channels=names, rules=self.rules, store=self.store, clock=self.clock)
 
     async def deliver(self, name: str) -> int:
         """Deliver everything due on a channel now; returns how many tries that took."""
         tries = 0
-        while await deliver_next(self.channels[name], store=self.store, thresholds_percent=(80, 100), clock=self.clock):
+        while await deliver_next(self.channels[name], store=self.store, rules=self.rules, clock=self.clock):
             tries += 1
         return tries
 
@@ -81,10 +84,10 @@ async def desk(pool: Pool, settings: Settings) -> AsyncIterator[Desk]:
 
 async def test_each_channel_is_told_once_however_often_it_is_reported(desk: Desk, standins: Standins) -> None:
     message = crossing()
-    assert await desk.claim(message) == 2
-    assert await desk.claim(message) == 0
+    assert await desk.claim(message)
+    assert not await desk.claim(message)
     assert (await desk.deliver("slack"), await desk.deliver("email")) == (1, 1)
-    assert await desk.claim(message) == 0
+    assert not await desk.claim(message)
     assert (await desk.deliver("slack"), await desk.deliver("email")) == (0, 0)
     [posted] = standins.slack_messages()
     assert message.tenant_id in posted["text"]
@@ -98,10 +101,34 @@ async def test_each_channel_is_told_once_however_often_it_is_reported(desk: Desk
 
 async def test_a_new_period_or_threshold_is_another_alert(desk: Desk, standins: Standins) -> None:
     tenant = f"tenant-{uuid4().hex[:12]}"
-    for changes in ({}, {"percent": 100}, {"period": "2026-11"}, {"limit": "2000"}):
-        assert await desk.claim(crossing(tenant_id=tenant, **changes), "slack") == 1
-    assert await desk.deliver("slack") == 4
-    assert len(standins.slack_messages()) == 4
+    for changes in ({}, {"percent": 100}, {"period": "2026-11"}, {"limit": "2000"}, {"arming": 1}):
+        assert await desk.claim(crossing(tenant_id=tenant, **changes), "slack")
+    assert await desk.deliver("slack") == 5
+    assert len(standins.slack_messages()) == 5
+
+
+async def test_a_rule_chooses_the_channels_and_a_disabled_level_leaves_the_default(desk: Desk) -> None:
+    message = crossing()
+    rule = AlertRule("r", "percent", Decimal(80), message.tenant_id, message.meter, channels=("email",))
+    desk.rules = AlertRules.of([rule], (80, 100))
+    assert await desk.claim(message)
+    assert set(await desk.rows()) == {"email"}
+
+
+async def test_an_alert_is_on_record_even_where_no_channel_is_set_up(desk: Desk) -> None:
+    message = crossing()
+    raw = encode_message(message)
+    for expected in (True, False):
+        assert expected is await claim_alert(
+            raw, "quota", channels=(), rules=desk.rules, store=desk.store, clock=desk.clock
+        )
+    async with desk.pool.connection() as connection:
+        row = await (
+            await connection.execute("SELECT * FROM alerts WHERE alert_id = %s", (message.alert_id,))
+        ).fetchone()
+    assert row is not None
+    assert (row["kind"], row["tenant_id"], row["meter_id"]) == ("quota", message.tenant_id, "api_requests")
+    assert row["payload"]["used"] == "800"
 
 
 @pytest.mark.parametrize("kind", ["server_error", "cut_before"])
@@ -209,10 +236,13 @@ async def test_two_workers_never_send_the_same_delivery(desk: Desk, standins: St
     assert len({message["text"] for message in standins.slack_messages()}) == 10
 
 
-@pytest.mark.parametrize("raw", [None, b"not json", b"{}", encode_message(crossing(used="many"))])
+@pytest.mark.parametrize(
+    "raw",
+    [None, b"not json", b"{}", encode_message(crossing(used="many")), encode_message(crossing(value="eighty"))],
+)
 async def test_a_record_that_is_no_crossing_is_refused(raw: bytes | None, desk: Desk) -> None:
     with pytest.raises(InvalidInputError):
-        await claim_deliveries(raw, channels=["slack"], store=desk.store, clock=desk.clock)
+        await claim_alert(raw, "quota", channels=["slack"], rules=desk.rules, store=desk.store, clock=desk.clock)
     assert await desk.rows() == {}
 
 
@@ -220,7 +250,9 @@ def test_channels_without_settings_are_not_there(settings: Settings) -> None:
     clock = SystemClock()
     bare = settings.model_copy(update={"slack_webhook_url": None, "alert_email_to": ()})
     assert create_channels(bare, clock) == []
+    assert channel_names(bare) == ()
     assert [channel.name for channel in create_channels(settings, clock)] == ["slack", "email"]
+    assert channel_names(settings) == ("slack", "email")
 
 
 async def test_from_the_topic_to_slack_and_mail(settings: Settings, pool: Pool, standins: Standins) -> None:
