@@ -88,9 +88,10 @@ async def _invoice_contract(
     window = Term(contract.started_at, contract.ended_at).within(period)
     if window is None:
         return None
-    plan = read_contract(contract, await account.meters())
+    meters = await account.meters()
+    plan = read_contract(contract, meters)
     must_hold(plan.currency == account.buyer.currency, f"the plan is in {plan.currency}, the account in another")
-    evidence = await usage.usage(account.buyer.tenant_id, window)
+    evidence = await usage.usage(account.buyer.tenant_id, window, meters=meters, month=period)
     proposal = propose_lines(contract, plan, period, evidence)
     for row in proposal.unpriced:
         _UNPRICED.labels(row.meter_id).inc()

@@ -99,8 +99,13 @@ class Books(Protocol):
 class UsageReader(Protocol):
     """Where counted usage lies."""
 
-    async def usage(self, tenant_id: str, window: Period) -> UsageEvidence:
-        """Return the usage of a window on whole minutes, all from one read."""
+    async def usage(
+        self, tenant_id: str, window: Period, *, meters: Mapping[str, Meter], month: Period
+    ) -> UsageEvidence:
+        """Return the usage of a window on whole minutes.
+
+        `meters` are all there are; a level held for the whole `month` is one unit-month.
+        """
         ...
 
 

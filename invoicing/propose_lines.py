@@ -66,6 +66,7 @@ def _line(
     evidence: UsageEvidence,
 ) -> Line:
     hours = evidence.by_hour(rated.meter_id, rated.dimensions) if rated.meter_id else []
+    measured = evidence.measured_total(rated.meter_id, rated.dimensions) if rated.meter_id else None
     return Line(
         item_key=item_key(contract.subscription_id, rated.charge_id, rated.part, rated.dimensions, period),
         charge_id=rated.charge_id,
@@ -87,5 +88,6 @@ def _line(
             "per": rated.per,
             "steps": list(rated.steps),
             "hours": [[hour, plain(quantity), events] for hour, quantity, events in hours],
+            **({"measured": measured.as_evidence()} if measured else {}),
         },
     )

@@ -8,6 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Protocol
 
+from core.meters import Meter
 from core.period import Period
 from rating.domain.plan import Plan
 from rating.domain.term import Term
@@ -53,8 +54,14 @@ class HeldPlans(Protocol):
 class PeriodUsage(Protocol):
     """Counted usage."""
 
-    async def usage(self, tenant_ids: Sequence[str], window: Period) -> Mapping[str, Sequence[UsageRow]]:
-        """Return each tenant's totals of the window by meter and dimension values; tenants without usage are absent."""
+    async def usage(
+        self, tenant_ids: Sequence[str], window: Period, *, meters: Mapping[str, Meter], month: Period, until: datetime
+    ) -> Mapping[str, Sequence[UsageRow]]:
+        """Return each tenant's totals of the window by meter and dimension values; tenants without usage are absent.
+
+        `meters` are those that may be sampled; a level held for the whole `month` is one unit-month, and none counts
+        beyond `until`.
+        """
         ...
 
 

@@ -13,10 +13,11 @@ from fractions import Fraction
 from core.errors import must_hold
 from core.money import round_to_minor
 from core.period import Period
+from rating.domain.matrix import Matrix
 from rating.domain.plan import Charge, Plan, Recurrence
 from rating.domain.price import Basis, Dimensions, Inputs, Part
 from rating.domain.term import Term
-from rating.domain.usage import UsageRow, total_by_meter
+from rating.domain.usage import UsageRow, UsageTotals
 
 ENGINE_VERSION = "1"
 _ZERO = Decimal(0)
@@ -69,7 +70,7 @@ def rate(plan: Plan, usage: Iterable[UsageRow], period: Period, term: Term) -> R
     months'. One-time charges fall into the period that holds the term's start, yearly ones into those that hold the
     start or its anniversary, both in full.
     """
-    totals = total_by_meter(usage)
+    totals = UsageTotals(usage)
     held = term.share(period)
     lines: list[RatedLine] = []
     unpriced: dict[str, list[UsageRow]] = {}
@@ -78,7 +79,7 @@ def rate(plan: Plan, usage: Iterable[UsageRow], period: Period, term: Term) -> R
         share = _share_due(charge, term, period, held)
         if share == 0 and charge.meter is None:
             continue
-        of_meter = totals.get(charge.meter.meter_id, {}) if charge.meter else {}
+        of_meter = totals.of_meter(charge.meter.meter_id, _split_by(charge)) if charge.meter else {}
         subtotal = _subtotal(lines, plan.charges) if charge.price.basis is Basis.MINIMUM else _ZERO
         rated = charge.price.rate(Inputs(of_meter, share, subtotal))
         lines += [_line(charge, part, plan.currency) for part in rated.parts]
@@ -86,14 +87,20 @@ def rate(plan: Plan, usage: Iterable[UsageRow], period: Period, term: Term) -> R
             priced.add(charge.meter.meter_id)
             rows = [UsageRow(charge.meter.meter_id, dimensions, quantity) for dimensions, quantity in rated.unpriced]
             unpriced.setdefault(charge.meter.meter_id, []).extend(rows)
-    for meter_id, by_dimensions in totals.items():
+    for meter_id in totals.meters():
         if meter_id not in priced:
-            unpriced[meter_id] = [UsageRow(meter_id, dims, quantity) for dims, quantity in by_dimensions.items()]
+            of_meter = totals.of_meter(meter_id, ())
+            unpriced[meter_id] = [UsageRow(meter_id, dims, quantity) for dims, quantity in of_meter.items()]
     missing = sorted(
         (row for rows in unpriced.values() for row in rows if row.quantity),
         key=lambda row: (row.meter_id, row.dimensions),
     )
     return Rating(plan.currency, tuple(lines), tuple(missing))
+
+
+def _split_by(charge: Charge) -> tuple[str, ...]:
+    """Return the dimensions whose values have prices of their own."""
+    return (charge.price.dimension,) if isinstance(charge.price, Matrix) else ()
 
 
 def _share_due(charge: Charge, term: Term, period: Period, held: Fraction) -> Fraction:

@@ -26,7 +26,7 @@ async def rate_open_periods(
     rows: list[CostRow] = []
     for period, tenants in by_month.items():
         held = await plans.held(sorted(tenants), period)
-        used = await _usage_of(held, period, usage)
+        used = await _usage_of(held, period, usage, now)
         for plan in held:
             window = plan.term.within(period)
             if window is not None:
@@ -38,7 +38,7 @@ async def rate_open_periods(
 
 
 async def _usage_of(
-    held: Sequence[HeldPlan], period: Period, usage: PeriodUsage
+    held: Sequence[HeldPlan], period: Period, usage: PeriodUsage, now: datetime
 ) -> dict[Period, Mapping[str, Sequence[UsageRow]]]:
     """Read usage once per distinct window: nearly all tenants hold their plan for the whole month."""
     tenants_of: dict[Period, list[str]] = {}
@@ -46,7 +46,11 @@ async def _usage_of(
         window = plan.term.within(period)
         if window is not None:
             tenants_of.setdefault(window, []).append(plan.tenant_id)
-    return {window: await usage.usage(tenants, window) for window, tenants in tenants_of.items()}
+    meters = {charge.meter.meter_id: charge.meter for plan in held for charge in plan.plan.charges if charge.meter}
+    return {
+        window: await usage.usage(tenants, window, meters=meters, month=period, until=now)
+        for window, tenants in tenants_of.items()
+    }
 
 
 def _rows(held: HeldPlan, period: Period, used: Sequence[UsageRow], now: datetime) -> list[CostRow]:

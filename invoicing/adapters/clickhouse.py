@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+from core.meters import Meter
 from core.period import Period
 from invoicing.domain.usage_evidence import HourOfUsage, UsageEvidence
 from invoicing.ports import InvoicedFact
+from rating.adapters.measured_usage import read_measured
 from rating.domain.usage import usage_row
 from runtime.clickhouse import INSERT_SETTINGS, connect_clickhouse_async
 from runtime.settings import Settings
@@ -38,9 +40,12 @@ class ClickHouseUsage:
         self._settings = settings
         self._client: Any = None
 
-    async def usage(self, tenant_id: str, window: Period) -> UsageEvidence:
-        """Return the usage of a window on whole minutes, all from one read."""
-        found = await (await self._connected()).query(
+    async def usage(
+        self, tenant_id: str, window: Period, *, meters: Mapping[str, Meter], month: Period
+    ) -> UsageEvidence:
+        """Return the usage of a window on whole minutes: what adds up in one read, and each kind of sampled meter."""
+        client = await self._connected()
+        found = await client.query(
             USAGE_OF_PERIOD,
             parameters={
                 "tenant": tenant_id,
@@ -48,7 +53,9 @@ class ClickHouseUsage:
                 "end": int(window.end.timestamp()),
             },
         )
-        return UsageEvidence.of(_hour_of_usage(*row) for row in found.result_rows)
+        hours = [_hour_of_usage(*row) for row in found.result_rows]
+        measured = await read_measured(client, [tenant_id], window, meters.values(), month=month, until=window.end)
+        return UsageEvidence.of(hours, measured.get(tenant_id, ()), meters)
 
     async def put(self, facts: Sequence[InvoicedFact]) -> None:
         """Write the facts; writing them again changes nothing."""

@@ -101,13 +101,23 @@ def _annex(lines: Sequence[Line], evidence: UsageEvidence) -> dict[str, Any]:
         if line.meter_id is None or (line.meter_id, line.dimensions) in tables:
             continue
         hours = evidence.by_hour(line.meter_id, line.dimensions)
-        tables[line.meter_id, line.dimensions] = {
-            "meter_id": line.meter_id,
-            "title": line.description.split(" — ")[0],
-            "dimensions": [value for _, value in line.dimensions if value],
-            "unit": line.unit,
-            "total": plain(sum((quantity for _, quantity, _ in hours), Decimal(0))),
-            "events": str(sum(events for _, _, events in hours)),
-            "days": [[day, plain(quantity)] for day, quantity in by_day(hours)],
-        }
+        measured = evidence.measured_total(line.meter_id, line.dimensions)
+        if measured is not None:
+            # Its days would not add up to it.
+            tables[line.meter_id, line.dimensions] = _table(line, measured.quantity, measured.events, [])
+            continue
+        total, events = sum((quantity for _, quantity, _ in hours), Decimal(0)), sum(events for _, _, events in hours)
+        tables[line.meter_id, line.dimensions] = _table(line, total, events, by_day(hours))
     return {"digest": evidence.digest, "tables": [tables[key] for key in tables]}
+
+
+def _table(line: Line, total: Decimal, events: int, days: list[tuple[str, Decimal]]) -> dict[str, Any]:
+    return {
+        "meter_id": line.meter_id,
+        "title": line.description.split(" — ")[0],
+        "dimensions": [value for _, value in line.dimensions if value],
+        "unit": line.unit,
+        "total": plain(total),
+        "events": str(events),
+        "days": [[day, plain(quantity)] for day, quantity in days],
+    }

@@ -6,12 +6,15 @@ Totals, the annex by day and each line's evidence all come from the same rows, s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from types import MappingProxyType
 
 from core.errors import must_hold
+from core.meters import Meter
+from rating.domain.measured import MeasuredTotal, average_totals
 from rating.domain.price import Dimensions, plain
 from rating.domain.usage import UsageRow
 
@@ -34,32 +37,59 @@ class HourOfUsage:
 
 @dataclass(frozen=True, slots=True)
 class UsageEvidence:
-    """All usage of a tenant in a window, by hour, in a defined order."""
+    """All usage of a tenant in a window, by hour, in a defined order; and totals of what does not add up."""
 
     hours: tuple[HourOfUsage, ...]
+    measured: tuple[MeasuredTotal, ...] = ()
 
     @classmethod
-    def of(cls, hours: Iterable[HourOfUsage]) -> UsageEvidence:
-        """Put the rows in their order."""
-        return cls(tuple(sorted(hours, key=lambda row: (row.meter_id, row.dimensions, row.hour))))
+    def of(
+        cls,
+        hours: Iterable[HourOfUsage],
+        sampled: Iterable[MeasuredTotal] = (),
+        meters: Mapping[str, Meter] = MappingProxyType({}),
+    ) -> UsageEvidence:
+        """Put the rows in their order, and work out the averages among them."""
+        ordered = sorted(hours, key=lambda row: (row.meter_id, row.dimensions, row.hour))
+        totals = list(sampled)
+        for meter_id in {row.meter_id for row in ordered} & meters.keys():
+            if meters[meter_id].aggregation == "average":
+                mine = (row for row in ordered if row.meter_id == meter_id)
+                parts = ((dict(row.dimensions), row.quantity, row.events) for row in mine)
+                totals += average_totals(meters[meter_id], parts)
+        return cls(tuple(ordered), tuple(sorted(totals, key=lambda total: (total.meter.meter_id, total.dimensions))))
 
     @property
     def digest(self) -> str:
-        """SHA-256 over one line per row: meter, dimensions, hour, quantity, events, separated by tabs."""
+        """SHA-256 over one line per row: meter, dimensions, hour, quantity, events, separated by tabs.
+
+        Then one per sampled meter: meter, total, digest of its samples.
+        """
         summed = hashlib.sha256()
         for row in self.hours:
             dimensions = "\x1f".join(f"{name}={value}" for name, value in row.dimensions)
             fields = (row.meter_id, dimensions, _hour(row.hour), plain(row.quantity), str(row.events))
             summed.update(("\t".join(fields) + "\n").encode())
+        for total in self.measured:
+            if total.digest and not total.dimensions:
+                summed.update(f"{total.meter.meter_id}\t{plain(total.quantity)}\t{total.digest}\n".encode())
         return summed.hexdigest()
 
     def totals(self) -> list[UsageRow]:
         """Return the window's total per meter and dimension values."""
+        measured = {total.meter.meter_id for total in self.measured}
         totals: dict[tuple[str, Dimensions], Decimal] = {}
         for row in self.hours:
-            key = (row.meter_id, row.dimensions)
-            totals[key] = totals.get(key, _ZERO) + row.quantity
-        return [UsageRow(meter_id, dimensions, quantity) for (meter_id, dimensions), quantity in totals.items()]
+            if row.meter_id not in measured:
+                key = (row.meter_id, row.dimensions)
+                totals[key] = totals.get(key, _ZERO) + row.quantity
+        parts = [UsageRow(meter_id, dimensions, quantity) for (meter_id, dimensions), quantity in totals.items()]
+        return parts + [total.as_row() for total in self.measured]
+
+    def measured_total(self, meter_id: str, dimensions: Dimensions) -> MeasuredTotal | None:
+        """Return the total of a meter that does not add up, for a line's dimension values; None for any other."""
+        found = (total for total in self.measured if total.meter.meter_id == meter_id)
+        return next((total for total in found if total.dimensions == dimensions), None)
 
     def by_hour(self, meter_id: str, dimensions: Dimensions) -> list[tuple[str, Decimal, int]]:
         """Return (hour, quantity, events) of a meter, for rows that agree with all the given dimension values.

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
+from core.meters import Meter
 from core.period import Period
+from rating.adapters.measured_usage import read_measured
+from rating.domain.measured import average_totals
 from rating.domain.usage import UsageRow, usage_row
 from rating.ports import CostRow
 from runtime.clickhouse import INSERT_SETTINGS, connect_clickhouse_async
 from runtime.settings import Settings
 
 USAGE_SO_FAR = """
-SELECT tenant, meter, dimensions, sum(quantity) AS quantity
+SELECT tenant, meter, dimensions, sum(quantity) AS quantity, sum(events) AS events
 FROM usage_rollups FINAL
 WHERE tenant IN {tenants:Array(String)}
   AND window_start >= toDateTime({start:UInt32}, 'UTC') AND window_start < toDateTime({end:UInt32}, 'UTC')
@@ -35,9 +40,12 @@ class ClickHouseRating:
         self._settings = settings
         self._client: Any = None
 
-    async def usage(self, tenant_ids: Sequence[str], window: Period) -> Mapping[str, Sequence[UsageRow]]:
+    async def usage(
+        self, tenant_ids: Sequence[str], window: Period, *, meters: Mapping[str, Meter], month: Period, until: datetime
+    ) -> Mapping[str, Sequence[UsageRow]]:
         """Return each tenant's totals of the window by meter and dimension values; tenants without usage are absent."""
-        found = await (await self._connected()).query(
+        client = await self._connected()
+        found = await client.query(
             USAGE_SO_FAR,
             parameters={
                 "tenants": list(tenant_ids),
@@ -46,8 +54,17 @@ class ClickHouseRating:
             },
         )
         rows: dict[str, list[UsageRow]] = {}
-        for tenant, meter, dimensions, quantity in found.result_rows:
-            rows.setdefault(tenant, []).append(usage_row(meter, quantity, dimensions))
+        averages: dict[tuple[str, str], list[tuple[dict[str, str], Decimal, int]]] = {}
+        for tenant, meter, dimensions, quantity, events in found.result_rows:
+            if meter in meters and meters[meter].aggregation == "average":
+                averages.setdefault((tenant, meter), []).append((dimensions, quantity, events))
+            else:
+                rows.setdefault(tenant, []).append(usage_row(meter, quantity, dimensions))
+        for (tenant, meter), parts in averages.items():
+            rows.setdefault(tenant, []).extend(total.as_row() for total in average_totals(meters[meter], parts))
+        measured = await read_measured(client, tenant_ids, window, meters.values(), month=month, until=until)
+        for tenant, totals in measured.items():
+            rows.setdefault(tenant, []).extend(total.as_row() for total in totals)
         return rows
 
     async def stored_up_to(self, partitions: Sequence[int]) -> dict[int, int]:

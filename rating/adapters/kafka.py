@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from aiokafka import AIOKafkaProducer
 
+from core.event_time import to_datetime
 from core.journal import decode_entry
 from core.messages import RunningCost, encode_message
 from core.period import Period, format_instant, month_of
@@ -29,6 +30,14 @@ def read_touched(value: bytes) -> Touched:
     """Read which (tenant, month) pairs a journal record touched."""
     entry = decode_entry(value)
     months = {(row.tenant, month_of(datetime.fromtimestamp(row.start, UTC))) for row in entry.windows}
+    received = datetime.fromtimestamp(entry.received_ms / 1_000, UTC)
+    for row in entry.samples:
+        month = month_of(to_datetime(row.time_us))
+        months.add((row.tenant, month))
+        # A level holds on: what changed it in the past changed every month since.
+        while entry.aggregations[row.meter] == "time_weighted" and month.end <= received:
+            month = month_of(month.end)
+            months.add((row.tenant, month))
     return Touched(frozenset(months), entry.last + 1)
 
 

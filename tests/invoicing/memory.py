@@ -129,7 +129,7 @@ class MemoryUsage:
         row = usage_row(meter_id, Decimal(quantity), dimensions)
         self.hours.setdefault(tenant_id, []).append(HourOfUsage(meter_id, row.dimensions, hour, row.quantity, 1))
 
-    async def usage(self, tenant_id: str, window: Period) -> UsageEvidence:
+    async def usage(self, tenant_id: str, window: Period, **_: Any) -> UsageEvidence:
         return UsageEvidence.of(row for row in self.hours.get(tenant_id, []) if row.hour in window)
 
 

@@ -229,7 +229,7 @@ async def test_usage_is_read_by_hour_within_the_window(engines: Settings | None)
         await usage.put(tenant, "gpu", {"gpu": "t4"}, at("2026-11-01T00:00"), "8")
         await usage.put(tenant, "gpu", {"gpu": "t4"}, at("2026-09-30T23:59"), "16")
         await usage.put("someone-else", "gpu", {"gpu": "t4"}, at("2026-10-01T00:00"), "32")
-        found = await usage.reader.usage(tenant, OCTOBER)
+        found = await usage.reader.usage(tenant, OCTOBER, meters={}, month=OCTOBER)
     assert found.hours == (
         HourOfUsage("gpu", (), at("2026-10-31T23:00"), Decimal(4), 1),
         HourOfUsage("gpu", (("gpu", "t4"),), at("2026-10-01T00:00"), Decimal("1.5"), 1),
@@ -246,7 +246,7 @@ async def test_only_the_newest_version_of_a_rollup_counts(settings: Settings) ->
         await usage.put(tenant, "cpu", {}, start, "3", version=7)
         await usage.put(tenant, "cpu", {}, start, "2", version=4)
         await usage.put(tenant, "cpu", {}, start, "10", segment=99)
-        found = await usage.reader.usage(tenant, OCTOBER)
+        found = await usage.reader.usage(tenant, OCTOBER, meters={}, month=OCTOBER)
     assert [(row.quantity, row.events) for row in found.hours] == [(Decimal(13), 2)]
 
 
@@ -256,5 +256,5 @@ async def test_a_window_on_minutes_cuts_the_hour(settings: Settings) -> None:
     async with open_usage(settings) as usage:
         await usage.put(tenant, "cpu", {}, at("2026-10-03T10:14"), "1")
         await usage.put(tenant, "cpu", {}, at("2026-10-03T10:15"), "2")
-        found = await usage.reader.usage(tenant, Period(at("2026-10-03T10:15"), OCTOBER.end))
+        found = await usage.reader.usage(tenant, Period(at("2026-10-03T10:15"), OCTOBER.end), meters={}, month=OCTOBER)
     assert [(row.hour, row.quantity) for row in found.hours] == [(at("2026-10-03T10:00"), Decimal(2))]

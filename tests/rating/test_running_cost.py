@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 from aiokafka import TopicPartition
 
-from core.journal import JournalEntry, WindowRow, encode_entry
+from core.journal import FORMAT, JournalEntry, SampleRow, WindowRow, encode_entry
 from core.period import Period, parse_month
 from rating.adapters.kafka import Touched, read_touched
 from rating.consumer import Pending
@@ -35,7 +36,7 @@ class Usage:
     def __init__(self, rows: Mapping[str, Sequence[UsageRow]]) -> None:
         self._rows, self.asked = rows, list[tuple[tuple[str, ...], Period]]()
 
-    async def usage(self, tenant_ids: Sequence[str], window: Period) -> Mapping[str, Sequence[UsageRow]]:
+    async def usage(self, tenant_ids: Sequence[str], window: Period, **_: Any) -> Mapping[str, Sequence[UsageRow]]:
         self.asked.append((tuple(tenant_ids), window))
         return {tenant: self._rows[tenant] for tenant in tenant_ids if tenant in self._rows}
 
@@ -103,10 +104,15 @@ async def test_two_plans_held_in_one_month_add_up() -> None:
     assert [(row.charge_id, str(row.amount)) for row in sink.rows] == [("base", "99.00")]  # 31.94 + 67.06
 
 
-def entry(last: int, *windows: WindowRow) -> bytes:
+def entry(last: int, *windows: WindowRow, samples: Sequence[SampleRow] = (), received: datetime = NOW) -> bytes:
+    received_ms = int(received.timestamp() * 1_000)
+    aggregations = {"cpu": "sum", "users": "unique", "stored": "time_weighted"}
     return encode_entry(
-        JournalEntry(1, last - 10, last - 9, last, "w", 0, 0, 10, 0, 0, b"", list(windows), [], [], {"cpu": ()})
-    )
+        JournalEntry(
+            FORMAT, last - 10, last - 9, last, "w", 0, received_ms, 10, 0, 0, b"", b"", b"", list(windows), [],
+            list(samples), [], [], [], dict.fromkeys(aggregations, ()), aggregations, {}, 0,
+        )
+    )  # fmt: skip
 
 
 def test_a_journal_record_tells_which_months_it_touched() -> None:
@@ -120,6 +126,17 @@ def test_a_journal_record_tells_which_months_it_touched() -> None:
         )
     )
     assert touched == Touched(frozenset({("a", OCTOBER), ("b", NOVEMBER)}), 100)
+
+
+def test_a_sample_touches_its_month_and_a_level_every_month_since() -> None:
+    august, september = parse_month("2026-08"), parse_month("2026-09")
+    august_us = int(august.start.timestamp()) * 1_000_000
+    users = SampleRow("a", "users", (), august_us, "u1", 99, -1)
+    assert read_touched(entry(99, samples=[users])).months == {("a", august)}
+    stored = SampleRow("b", "stored", (), august_us, "1", 99, -1, removed=True)
+    assert read_touched(entry(99, samples=[stored])).months == {("b", august), ("b", september), ("b", OCTOBER)}
+    found = read_touched(entry(99, samples=[stored], received=september.start))
+    assert found.months == {("b", august), ("b", september)}
 
 
 def test_changes_wait_for_the_warehouse_in_order() -> None:

@@ -56,7 +56,8 @@ async def test_what_a_tenant_used_so_far_is_rated_into_clickhouse(settings: Sett
     # 3 × 0.5; the second rating replaced the first
     assert found.result_rows == [("running", "", "shared", "cpu", "cpu", Decimal(3), Decimal("1.5"), "USD")]
     window = OCTOBER.__class__(OCTOBER.start.replace(day=2), OCTOBER.end)
-    assert await store.usage([tenant_id], window) == {tenant_id: [usage_row("cpu", 3)]}
+    used = await store.usage([tenant_id], window, meters={}, month=OCTOBER, until=OCTOBER.end)
+    assert used == {tenant_id: [usage_row("cpu", 3)]}
     await store.close()
     client.close()
 
