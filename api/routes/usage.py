@@ -48,7 +48,7 @@ def create_usage_router(dependencies: Dependencies, prefix: str) -> APIRouter:
     # A little more than the largest event, so that the refusal can say by how much it is too large.
     single_max = 4 * dependencies.ingest_limits.max_bytes
 
-    @router.post("/usage", openapi_extra=EVENT_DOCS, max_body_size=single_max)
+    @router.post("/usage", status_code=202, openapi_extra=EVENT_DOCS, max_body_size=single_max)
     async def take_event(request: Request) -> Response:
         """Take one usage: a CloudEvent, structured or binary, or any other input form."""
         return await intake.take_event(request, single_max)
@@ -57,22 +57,22 @@ def create_usage_router(dependencies: Dependencies, prefix: str) -> APIRouter:
     for alias in ("/usage/report", "/uso"):
         router.post(alias, max_body_size=single_max, include_in_schema=False)(take_event)
 
-    @router.post("/usage/batch", openapi_extra=BATCH_DOCS)
+    @router.post("/usage/batch", status_code=202, openapi_extra=BATCH_DOCS)
     async def take_batch(request: Request) -> Response:
         """Take an array of usage; good ones are accepted even if neighbours are refused."""
         return await intake.take_batch(request, dependencies.body_max_bytes)
 
-    @router.post("/usage/void", openapi_extra=VOID_DOCS, max_body_size=single_max)
+    @router.post("/usage/void", status_code=202, openapi_extra=VOID_DOCS, max_body_size=single_max)
     async def void_event(request: Request) -> Response:
         """Take an event out: it counts no more, and stays on record with the reason."""
         return await intake.take_correction(request, VOID, single_max)
 
-    @router.post("/usage/amend", openapi_extra=AMEND_DOCS, max_body_size=single_max)
+    @router.post("/usage/amend", status_code=202, openapi_extra=AMEND_DOCS, max_body_size=single_max)
     async def amend_event(request: Request) -> Response:
         """Replace what an event counts."""
         return await intake.take_correction(request, AMEND, single_max)
 
-    @router.post("/usage/backfill", openapi_extra=BACKFILL_DOCS, max_body_size=single_max)
+    @router.post("/usage/backfill", status_code=202, openapi_extra=BACKFILL_DOCS, max_body_size=single_max)
     async def backfill_usage(request: Request) -> Response:
         """Add events of a past range, however long ago it was."""
         return await intake.take_correction(request, BACKFILL, single_max)

@@ -6,7 +6,7 @@
 | CloudEvent, binary (`binary.py`) | `ce-` headers (HTTP), `ce_` headers (Kafka) | the same event, structured |
 | plain (`plain.py`) | `metric_type`, `value` | one event of the meter's type |
 | bundle (`bundle.py`) | its quantities (`cpu_seconds`, `executions`, ...) | one event per quantity, `id:quantity` |
-| service (`service.py`) | `service`, `usage_type` | one event |
+| service (`service_usage.py`) | `service`, `usage_type` | one event |
 | period (`period.py`) | `resource_type`, `unit`, `period_start`, `period_end` | one event, at the period's end |
 
 `recognise.py` tells them apart by the names of their fields alone, `fields.py` reads a form's fields and notes every

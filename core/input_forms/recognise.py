@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from core.input_forms import bundle, period, plain, service
+from core.input_forms import bundle, period, plain, service_usage
 from core.input_forms.fields import Formed, Refusal, decode_json
 from core.input_forms.mapping import FormMapping
 from core.meters import Registry
@@ -18,7 +18,7 @@ _REQUIRED: dict[FormName, tuple[str, ...]] = {
     "cloudevent": _CLOUD_EVENT,
     "plain": plain.REQUIRED,
     "bundle": bundle.REQUIRED,
-    "service": service.REQUIRED,
+    "service": service_usage.REQUIRED,
     "period": period.REQUIRED,
 }
 
@@ -63,7 +63,7 @@ def recognise(found: dict[str, Any], mapping: FormMapping) -> FormName | Refusal
         "cloudevent": found.keys() & _CLOUD_EVENT_MARKS,
         "plain": found.keys() & plain.MARKS,
         "bundle": found.keys() & mapping.bundle.keys(),
-        "service": found.keys() & service.MARKS,
+        "service": found.keys() & service_usage.MARKS,
         "period": found.keys() & period.MARKS,
     }
     forms: list[Any] = [form for form, names in marks.items() if names]
@@ -87,7 +87,7 @@ def _read(
         case "bundle":
             return bundle.read_bundle(found, mapping, event_id)
         case "service":
-            return service.read_service(found, mapping, event_id)
+            return service_usage.read_service(found, mapping, event_id)
     return period.read_period(found, mapping, event_id)
 
 

@@ -152,6 +152,21 @@ async def test_a_batch_is_one_record_per_tenant_and_good_neighbours_are_unharmed
     assert len(fakes.publisher.records) == 2
 
 
+async def test_a_batch_of_good_events_is_published_as_it_came_or_by_tenant(
+    client: httpx2.AsyncClient, fakes: Fakes
+) -> None:
+    events = [cloud_event(id=name) for name in ("a", "b", "c")]
+    body = json.dumps(events, indent=1).encode()
+    answer = await client.post(BATCH_URL, content=body, headers=CLOUD_BATCH)
+    assert [result["id"] for result in answer.json()["results"]] == ["a", "b", "c"]
+    assert fakes.publisher.records.pop() == ("acme", body)
+    events[1]["subject"] = "globex"
+    answer = await client.post(BATCH_URL, json=events, headers=CLOUD_BATCH)
+    assert [result["id"] for result in answer.json()["results"]] == ["a", "b", "c"]
+    published = {tenant: [event["id"] for event in json.loads(value)] for tenant, value in fakes.publisher.records}
+    assert published == {"acme": ["a", "c"], "globex": ["b"]}
+
+
 async def test_a_batch_mixes_both_forms_and_names_plain_events_by_key_and_place(
     client: httpx2.AsyncClient, fakes: Fakes
 ) -> None:
