@@ -55,7 +55,7 @@ class StoreIsADict(RuleBasedStateMachine):
         self.number += 1
         if left is not None:
             shutil.copytree(left, folder)
-        self.store = DiskIdentities(folder, recent_max=16, sync=False, lock_wait_seconds=0.0)
+        self.store = DiskIdentities(folder, recent_max=40, sync=False, lock_wait_seconds=0.0)
         loaded: Loaded | None = self.wait(self.store.load(journal(self.entries) if self.entries else nothing_at))
         return loaded
 

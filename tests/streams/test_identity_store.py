@@ -346,6 +346,24 @@ async def test_forgotten_days_leave_the_disk(tmp_path: Path) -> None:
     await made.close()
 
 
+async def test_forgetting_what_is_saved_and_still_in_memory_takes_nothing_else_away(tmp_path: Path) -> None:
+    made = await opened(tmp_path / "p", recent_max=400)
+    for day, (start, end) in enumerate(((0, 100), (100, 200))):
+        made.add(claim(numbered(start, end), first=start, day=DAY + day))
+        await made.checkpoint(9, ENTRY, b"")
+    assert len(made.recent) == 200
+    made.forget_before(DAY + 1)
+    assert list(made.recent) == numbered(100, 200)
+    made.add(claim(numbered(0, 100), first=200, day=DAY + 1))
+    made.add(claim(numbered(200, 300), first=300, day=DAY + 1))
+    task = asyncio.create_task(made.checkpoint(9, ENTRY, b""))
+    made.add(claim(numbered(300, 400), first=400, day=DAY + 1))
+    await task
+    assert count_known(made, numbered(0, 500)) == 400
+    assert len(made) == 400
+    await made.close()
+
+
 async def test_a_cancelled_checkpoint_harms_nothing(tmp_path: Path) -> None:
     made = await opened(tmp_path / "p")
     made.add(claim(numbered(0, 300)))

@@ -25,6 +25,7 @@ import numpy.typing as npt
 import structlog
 
 from core.errors import BrokenInvariantError, UnavailableError, must_hold
+from core.usage_event import IDENTITY_BYTES
 from streams.adapters.identity_store.folder import Folder, take_folder
 from streams.adapters.identity_store.key_filter import KeyFilter, Keys
 from streams.adapters.identity_store.manifest import (
@@ -37,9 +38,15 @@ from streams.adapters.identity_store.manifest import (
     write_manifest,
 )
 from streams.adapters.identity_store.merge_runs import MergeStopped, choose_merge, merge_runs
+from streams.adapters.identity_store.packed_entries import (
+    count_of,
+    digests_of,
+    halves_of,
+    identities_of,
+    place_in,
+    sorted_rows,
+)
 from streams.adapters.identity_store.sorted_run import (
-    ROW,
-    Rows,
     RunDamagedError,
     RunMeta,
     RunWriter,
@@ -51,11 +58,9 @@ from streams.ports import Claimed, Loaded, Place
 
 log = structlog.get_logger()
 
-IDENTITY_BYTES = 16
 RECENT_MAX = 200_000
 # What may be in memory only, while the disk refuses checkpoints.
 UNSAVED_MAX = 2_000_000
-_INDEX_BITS = 14
 # Entries of few identities each must not pile up either: some objects are kept for each.
 _ENTRIES_MAX = 20_000
 _FILTER_SMALLEST = 1 << 18
@@ -145,7 +150,7 @@ class DiskIdentities:
             "identities, digests and places of an entry must be of one length",
         )
         before = len(self.recent)
-        self.recent.update(zip(_unpacked(claimed), np.frombuffer(claimed.digests, dtype="<u4").tolist(), strict=True))
+        self.recent.update(zip(identities_of(claimed), digests_of(claimed), strict=True))
         must_hold(len(self.recent) == before + count, "an identity was accepted twice")
         if count:
             self._entries_added += 1
@@ -156,7 +161,7 @@ class DiskIdentities:
         """Return {index: digest} of those that are remembered but no longer in `recent`."""
         if not self._runs or not identities:
             return {}
-        keys, rests = _halves(b"".join(identities))
+        keys, rests = halves_of(b"".join(identities))
         passed = self._filter.may_hold(keys)
         if not len(passed):
             return {}
@@ -204,7 +209,7 @@ class DiskIdentities:
         """Return where an identity's event stands, None if it is not remembered."""
         if identity in self.recent:
             for _, claimed in self._unsaved:
-                place = _place_in(claimed, identity)
+                place = place_in(claimed, identity)
                 if place is not None:
                     return place
         for run in self._runs:
@@ -221,11 +226,11 @@ class DiskIdentities:
         self._first_day = day
         for _, claimed in (*self._saved, *self._unsaved):
             if claimed.day < day:
-                _take_out(self.recent, _unpacked(claimed))
+                _take_out(self.recent, identities_of(claimed))
         # An identity that comes again belongs to its new entry only: the old one must not take it away once more.
         self._saved = deque(item for item in self._saved if item[1].day >= day)
         self._unsaved = deque(item for item in self._unsaved if item[1].day >= day)
-        self._unsaved_count = sum(_count(claimed) for _, claimed in self._unsaved)
+        self._unsaved_count = sum(count_of(claimed) for _, claimed in self._unsaved)
         self._replace(self._runs, [run for run in self._runs if run.meta.alive(day)])
 
     def checkpoint_due(self) -> bool:
@@ -330,7 +335,7 @@ class DiskIdentities:
         """Write entries as a run and the manifest that names it; leaves nothing of the run if that fails."""
         run = None
         if entries:
-            rows = _sorted_rows(entries)
+            rows = sorted_rows(entries)
             writer = RunWriter(path, len(rows))
             try:
                 writer.write(rows)
@@ -351,7 +356,7 @@ class DiskIdentities:
         """Look new rows up in their run from now on, and let the oldest of `recent` go."""
         while self._unsaved and self._unsaved[0][0] <= covered:
             item = self._unsaved.popleft()
-            self._unsaved_count -= _count(item[1])
+            self._unsaved_count -= count_of(item[1])
             self._saved.append(item)
         self._due_at = self._recent_kept
         if run is not None:
@@ -362,9 +367,13 @@ class DiskIdentities:
                 self._keys_since.append(keys)
         dropped = 0
         while self._saved and (len(self.recent) - dropped > self._recent_kept or len(self._saved) > _ENTRIES_MAX):
-            dropped += _count(self._saved.popleft()[1])
+            dropped += count_of(self._saved.popleft()[1])
         # A dict keeps the order in which it was filled, so these are theirs; as its own keys they need no hashing.
         _take_out(self.recent, list(itertools.islice(self.recent, dropped)))
+        must_hold(
+            len(self.recent) == self._unsaved_count + sum(count_of(claimed) for _, claimed in self._saved),
+            "recent identities are those of the entries listed as such",
+        )
 
     def _refused(self, error: OSError) -> None:
         """Go on in memory after the disk refused a checkpoint, up to a bound."""
@@ -460,49 +469,8 @@ def _filter_for(rows: int) -> KeyFilter:
     return KeyFilter(max(_FILTER_SMALLEST, rows + rows // 2))
 
 
-def _halves(identities: bytes) -> tuple[Keys, Keys]:
-    """Return the first and second eight bytes of packed identities as numbers."""
-    words = np.frombuffer(identities, dtype="<u8").reshape(-1, 2)
-    return np.ascontiguousarray(words[:, 0]), np.ascontiguousarray(words[:, 1])
-
-
-def _unpacked(claimed: Claimed) -> list[bytes]:
-    identities: list[bytes] = np.frombuffer(claimed.identities, dtype="V16").tolist()
-    return identities
-
-
 def _take_out(recent: dict[bytes, int], identities: list[bytes]) -> None:
     deque(map(recent.pop, identities), maxlen=0)
-
-
-def _count(claimed: Claimed) -> int:
-    return len(claimed.identities) // IDENTITY_BYTES
-
-
-def _sorted_rows(entries: list[Claimed]) -> Rows:
-    counts = [_count(claimed) for claimed in entries]
-    rows = np.empty(sum(counts), dtype=ROW)
-    keys, rows["rest"] = _halves(b"".join(claimed.identities for claimed in entries))
-    rows["key"] = keys
-    places = np.frombuffer(b"".join(claimed.places for claimed in entries), dtype="<u4")
-    firsts = np.repeat(np.array([claimed.first for claimed in entries], dtype=np.uint64), counts)
-    rows["offset"] = firsts + (places >> _INDEX_BITS)
-    rows["index"] = places & ((1 << _INDEX_BITS) - 1)
-    rows["digest"] = np.frombuffer(b"".join(claimed.digests for claimed in entries), dtype="<u4")
-    rows["day"] = np.repeat(np.array([claimed.day for claimed in entries], dtype=np.uint16), counts)
-    words = np.take(rows.view(np.uint64).reshape(-1, 4), np.argsort(keys), axis=0)
-    return words.reshape(-1).view(ROW)
-
-
-def _place_in(claimed: Claimed, identity: bytes) -> Place | None:
-    at = claimed.identities.find(identity)
-    while at >= 0 and at % IDENTITY_BYTES:
-        at = claimed.identities.find(identity, at + 1)
-    if at < 0:
-        return None
-    number = at // IDENTITY_BYTES
-    place = int.from_bytes(claimed.places[4 * number : 4 * number + 4], "little")
-    return Place(claimed.first + (place >> _INDEX_BITS), (place & ((1 << _INDEX_BITS) - 1)) - 1)
 
 
 def _remove(paths: list[Path]) -> None:
