@@ -15,9 +15,11 @@ from uuid import uuid4
 import httpx2
 import psycopg
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from catalogues.commands import apply_files
 from catalogues.load_catalogue import shipped_files
+from core.topics import USAGE_EVENTS
 from runtime.settings import Settings
 from tests.api.test_process import STARTED, free_port, serving, wait_ready
 from tests.streams.observed import clickhouse
@@ -96,6 +98,20 @@ async def send_every_form(client: httpx2.AsyncClient, tenant: str, at: datetime)
     )
 
 
+async def produce_binary(settings: Settings, tenant: str, at: datetime) -> None:
+    attributes = {"specversion": "1.0", "source": "node", "type": "api.request", "subject": tenant}
+    producer = AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap)
+    await producer.start()
+    try:
+        for named in ({"id": "k1", "time": at.isoformat()}, {"id": "k2"}):  # the second lacks its time
+            headers = [(f"ce_{name}", text.encode()) for name, text in (attributes | named).items()]
+            headers.append(("content-type", b"application/json"))
+            value = b'{"requests": 0.25}'
+            await producer.send_and_wait(USAGE_EVENTS.name, value, key=tenant.encode(), headers=headers)
+    finally:
+        await producer.stop()
+
+
 async def correct(client: httpx2.AsyncClient, tenant: str, at: datetime) -> None:
     named = {"tenant_id": tenant, "reason": "a test"}
     await post(client, "/void", json={**named, "corrects": {"source": "gateway", "id": "e1"}, "id": "v1"})
@@ -123,7 +139,8 @@ async def test_every_form_and_every_correction_is_counted_once(
     settings: Settings, workers: list[WorkerProcess], tenant: str
 ) -> None:
     expected = {
-        "api_requests": Decimal("25.5"),  # (3 - 3) + (5 - 5) + 4 + 2.5 + 10 + 1 + 1, and 7 of two months ago
+        # (3 - 3) + (5 - 5) + 4 + 2.5 + 10 + 1 + 1 + 0.25, and 7 of two months ago
+        "api_requests": Decimal("25.75"),
         "cpu_time": Decimal("812.25"),
         "executions": Decimal("12"),
         "service_usage": Decimal("3"),
@@ -133,12 +150,13 @@ async def test_every_form_and_every_correction_is_counted_once(
     async with serving(settings.model_copy(update={"api_port": free_port()})) as client:
         await wait_ready(client)
         await send_every_form(client, tenant, at)
+        await produce_binary(settings, tenant, at)
         await correct(client, tenant, at)
         found: dict[str, Decimal] = {}
         live: dict[str, str] = {}
         try:
             async with asyncio.timeout(90):
-                while found != expected or live.get("api_requests") != "18.5":
+                while found != expected or live.get("api_requests") != "18.75":
                     assert all(worker.running for worker in workers)
                     await asyncio.sleep(0.1)
                     found = totals(settings, tenant)
