@@ -38,9 +38,8 @@ _METERS_KEPT = 100_000
 _SCHEMA = (resources.files("streams.adapters.sample_book") / "schema.sql").read_text()
 _UNIQUE = frozenset({"unique"})
 _NO_PLACE = (-1, -1)
-# SQLite's result codes: what tells of a file that holds nonsense, and of tables that are not there.
+# SQLite's words for a file that holds nonsense. A full disk, say, is none of them.
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT)
-_NOT_OURS = sqlite3.SQLITE_ERROR
 
 
 class SqliteSamples:
@@ -73,16 +72,18 @@ class SqliteSamples:
     def apply(self, samples: Sequence[SampleRow], periods: PeriodsOf) -> list[PeriodRow]:
         """Take samples in or out and return the totals that changed, sorted by tenant, meter and period.
 
-        A book that turns out to be damaged is set aside; `BrokenInvariantError` then ends the work, and whoever comes
-        next begins with an empty one.
+        If the file turns out to be damaged, it is set aside and `BrokenInvariantError` ends the work: whoever comes
+        next begins with an empty book. After any error the book is closed, as its last commit left it.
         """
         if not samples:
             return []
         try:
             return self._apply(samples, periods)
-        except sqlite3.DatabaseError as error:
-            self._give_up(error)
-            raise BrokenInvariantError(f"the sample book {self._path} cannot be read: {error}") from error
+        except BaseException as error:
+            self._close_after(error)
+            if _is_damage(error):
+                raise BrokenInvariantError(f"the sample book {self._path} was damaged: {error}") from error
+            raise
 
     def commit(self, journal_offset: int) -> None:
         """Make what was applied durable, as reaching to `journal_offset`."""
@@ -192,7 +193,7 @@ class SqliteSamples:
         try:
             return self._set_up(self._connect())
         except (sqlite3.DatabaseError, _UnusableError) as error:
-            if isinstance(error, sqlite3.DatabaseError) and _code(error) not in (_NOT_OURS, *_DAMAGED):
+            if not (_is_damage(error) or _code(error) == sqlite3.SQLITE_ERROR or isinstance(error, _UnusableError)):
                 raise
             _set_aside(self._path, error)
             return self._set_up(self._connect())
@@ -233,10 +234,9 @@ class SqliteSamples:
             raise
         return db
 
-    def _give_up(self, error: sqlite3.DatabaseError) -> None:
+    def _close_after(self, error: BaseException) -> None:
         self._db.close()
-        # A full disk is no damage: the book stays as the last commit left it.
-        if self._lock is not None and _code(error) in _DAMAGED:
+        if self._lock is not None and _is_damage(error):
             _set_aside(self._path, error)
         self.close()
 
@@ -245,9 +245,14 @@ class _UnusableError(Exception):
     """The file is a good book of another form or journal."""
 
 
-def _code(error: sqlite3.DatabaseError) -> int:
-    # The low byte; the rest says more exactly what happened.
-    return error.sqlite_errorcode & 0xFF
+def _code(error: BaseException) -> int | None:
+    # The low byte; the rest says more exactly what happened. What never reached SQLite has none.
+    code = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
+
+
+def _is_damage(error: BaseException) -> bool:
+    return _code(error) in _DAMAGED
 
 
 def _try_lock(path: Path) -> int | None:
@@ -261,7 +266,7 @@ def _try_lock(path: Path) -> int | None:
     return descriptor
 
 
-def _set_aside(path: Path, why: Exception) -> None:
+def _set_aside(path: Path, why: BaseException) -> None:
     """Rename a file that is of no use, for a person to look at; an older one of that name is replaced."""
     log.error("samples.set_aside", path=str(path), error=str(why))
     for suffix in ("", "-wal", "-shm"):

@@ -559,7 +559,7 @@ def test_damage_found_while_working_ends_the_work_and_the_next_begins_anew(path:
         file.seek(3 * 4_096)
         file.write(b"\xff" * (size - 3 * 4_096))
     book = SqliteSamples(path)
-    with pytest.raises(BrokenInvariantError, match="cannot be read"):
+    with pytest.raises(BrokenInvariantError, match="was damaged"):
         book.apply([MORE], PERIODS)
     book = SqliteSamples(path)
     assert book.journal_offset == -1

@@ -22,12 +22,13 @@ _DROP_TOTALS = """
 DELETE FROM totals WHERE start_us < (SELECT horizon_us FROM meters WHERE meters.id = totals.meter)
 """
 _OLD_LEVELS = """
-SELECT "offset", "index", series, value FROM levels AS old
+SELECT time_us, "offset", "index", series, value FROM levels AS old
 WHERE meter = ?1 AND time_us < ?2 AND EXISTS (
     SELECT 1 FROM levels AS later WHERE later.series = old.series AND later.time_us < ?2
     AND (later.time_us, later."offset", later."index") > (old.time_us, old."offset", old."index"))
 ORDER BY time_us, "offset", "index" LIMIT ?3
 """
+_DROP_LEVEL = 'DELETE FROM levels WHERE meter = ? AND time_us = ? AND "offset" = ? AND "index" = ?'
 
 
 def move_horizons(db: sqlite3.Connection, time_us: int) -> None:
@@ -45,9 +46,9 @@ def forget_samples(db: sqlite3.Connection, meters: list[StoredMeter]) -> None:
             dropped = _forget_levels(db, meter, left)
         else:
             table = "texts" if meter.aggregation == "unique" else "numbers"
-            old = f'SELECT meter, "offset", "index" FROM {table} WHERE meter = ? AND time_us < ? LIMIT ?'  # noqa: S608
+            old = f'SELECT meter, time_us, "offset", "index" FROM {table} WHERE meter = ? AND time_us < ? LIMIT ?'  # noqa: S608
             dropped = db.execute(
-                f'DELETE FROM {table} WHERE (meter, "offset", "index") IN ({old})',  # noqa: S608
+                f'DELETE FROM {table} WHERE (meter, time_us, "offset", "index") IN ({old})',  # noqa: S608
                 (meter.row_id, meter.horizon_us, left),
             ).rowcount
         if dropped < left:
@@ -57,10 +58,7 @@ def forget_samples(db: sqlite3.Connection, meters: list[StoredMeter]) -> None:
 
 def _forget_levels(db: sqlite3.Connection, meter: StoredMeter, at_most: int) -> int:
     old = db.execute(_OLD_LEVELS, (meter.row_id, meter.horizon_us, at_most)).fetchall()
-    bases = {series: str(unpack(value)) for _, _, series, value in old}  # in order, so the newest stays
+    bases = {series: str(unpack(value)) for _, _, _, series, value in old}  # in order, so the newest stays
     db.executemany("UPDATE series SET base = ? WHERE id = ?", [(base, series) for series, base in bases.items()])
-    db.executemany(
-        'DELETE FROM levels WHERE meter = ? AND "offset" = ? AND "index" = ?',
-        [(meter.row_id, offset, index) for offset, index, _, _ in old],
-    )
+    db.executemany(_DROP_LEVEL, [(meter.row_id, *place) for *place, _, _ in old])
     return len(old)

@@ -23,14 +23,19 @@ from streams.adapters.sample_book.stored_totals import StoredMeter, StoredTotal,
 from streams.domain.period_totals import Levels, Total, period_row, present_total
 
 TIME_WEIGHTED = frozenset({"time_weighted"})
-_FIND = 'SELECT time_us, "offset", "index", value, series FROM levels WHERE meter = ? AND "offset" = ? AND "index" = ?'
+_NAMED = 'meter = ? AND time_us = ? AND "offset" = ? AND "index" = ?'
+_FIND = f'SELECT time_us, "offset", "index", value, series FROM levels WHERE {_NAMED}'  # noqa: S608
 _ORDER = 'time_us, "offset", "index"'
 _NEWEST = 'SELECT time_us, "offset", "index", value FROM levels WHERE series = ?'
 _DESCENDING = 'ORDER BY time_us DESC, "offset" DESC, "index" DESC LIMIT 1'
 _BEFORE = f"{_NEWEST} AND ({_ORDER}) < (?, ?, ?) {_DESCENDING}"
 _AFTER = f"{_NEWEST} AND ({_ORDER}) > (?, ?, ?) ORDER BY {_ORDER} LIMIT 1"
 _STEPS = "SELECT time_us, step FROM levels WHERE meter = ? AND time_us >= ? AND time_us < ?"
-_SET_STEP = 'UPDATE levels SET step = ? WHERE meter = ? AND "offset" = ? AND "index" = ?'
+_DROP = f"DELETE FROM levels WHERE {_NAMED}"  # noqa: S608
+_SET_STEP = f"UPDATE levels SET step = ? WHERE {_NAMED}"  # noqa: S608
+_NEXT_TOTAL = """
+SELECT name, start_us, end_us FROM totals WHERE meter = ? AND end_us > ? AND start_us >= ? ORDER BY end_us LIMIT 1
+"""
 _END = 1 << 62
 _SERIES_KEPT = 200_000
 
@@ -85,7 +90,7 @@ class StoredLevels:
 
     def find(self, meter: StoredMeter, row: SampleRow) -> Stored | None:
         """Return the stored sample that a row names, None if there is none."""
-        found = self.db.execute(_FIND, (meter.row_id, row.offset, row.index)).fetchone()
+        found = self.db.execute(_FIND, (meter.row_id, row.time_us, row.offset, row.index)).fetchone()
         series = self._series_of(meter, row.dimensions)
         return Stored(series, _sample(found)) if found and found[4] == series.row_id else None
 
@@ -112,11 +117,9 @@ class StoredLevels:
             after = self._neighbour(_AFTER, series, place)
             if after is None:
                 raise BrokenInvariantError("a sample before its series' newest has no successor")
-            self.db.execute(_SET_STEP, (pack(after[3] - value), meter.row_id, after[1], after[2]))
+            self.db.execute(_SET_STEP, (pack(after[3] - value), meter.row_id, *after[:3]))
             steps[after[0]] -= step
-        self._pending.append(
-            (meter.row_id, row.offset, row.index, time_us, series.row_id, pack(value), pack(step)),
-        )
+        self._pending.append((meter.row_id, *place, pack(value), series.row_id, pack(step)))
         steps[time_us] += step
         if meter.newest_us is None or time_us > meter.newest_us:
             meter.newest_us = time_us
@@ -127,9 +130,7 @@ class StoredLevels:
     def _take(self, periods: Periods, meter: StoredMeter, taken: Stored, steps: dict[int, int]) -> None:
         series, (time_us, offset, index, value) = taken
         place = (time_us, offset, index)
-        self.db.execute(
-            'DELETE FROM levels WHERE meter = ? AND "offset" = ? AND "index" = ?', (meter.row_id, offset, index)
-        )
+        self.db.execute(_DROP, (meter.row_id, *place))
         level = self._level_before(series, place)
         step = value - level
         steps[time_us] -= step
@@ -137,7 +138,7 @@ class StoredLevels:
         if after is None:
             series.newest = self._neighbour(_BEFORE, series, place)
         else:
-            self.db.execute(_SET_STEP, (pack(after[3] - level), meter.row_id, after[1], after[2]))
+            self.db.execute(_SET_STEP, (pack(after[3] - level), meter.row_id, *after[:3]))
             steps[after[0]] += step
         if time_us == meter.newest_us:
             meter.newest_us = self.newest_us(meter.row_id)
@@ -193,8 +194,8 @@ class StoredLevels:
         total.events, total.at_us = len(times), max(times, default=0)
 
     def _following(self, periods: Periods, total: StoredTotal, next_one: StoredTotal | None) -> StoredTotal | None:
-        nearest = "SELECT name, start_us, end_us FROM totals WHERE meter = ? AND start_us >= ? ORDER BY 2 LIMIT 1"
-        row = self.db.execute(nearest, (total.meter.row_id, total.start_us)).fetchone()
+        bounds = (total.meter.row_id, total.start_us, total.start_us)
+        row = self.db.execute(_NEXT_TOTAL, bounds).fetchone()
         stored = periods.totals.touch(total.meter, *row) if row else None
         known = [found for found in (stored, next_one) if found is not None and not found.is_new]
         return min(known, key=lambda found: found.start_us, default=None)

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator
 
 from core.errors import BrokenInvariantError
 from streams.adapters.sample_book.changes import Changes, Periods
-from streams.adapters.sample_book.stored_totals import StoredTotal, pack, unpack
+from streams.adapters.sample_book.stored_totals import HOUR_US, StoredTotal, pack, unpack
 from streams.domain.period_totals import NUMBERS, Held, better
 
-HOUR_US = 3_600_000_000
-FIND = 'SELECT time_us, "offset", "index" FROM numbers WHERE meter = ? AND "offset" = ? AND "index" = ?'
+_NAMED = 'meter = ? AND time_us = ? AND "offset" = ? AND "index" = ?'
+FIND = f'SELECT time_us, "offset", "index" FROM numbers WHERE {_NAMED}'  # noqa: S608
 _INSIDE = "FROM numbers WHERE meter = ? AND time_us >= ? AND time_us < ?"
 _BEST = {
     "max": f'SELECT time_us, "offset", "index", value {_INSIDE} ORDER BY value DESC, 1, 2, 3 LIMIT 1',
@@ -24,7 +24,7 @@ _BEST = {
 }
 _HOURS = f"""
 SELECT at_us, "offset", "index", quantity FROM totals
-WHERE meter = ? AND start_us >= ? AND start_us < ? AND end_us <= ? AND end_us - start_us = {HOUR_US}
+WHERE meter = ? AND end_us > ? AND end_us <= ? AND end_us - start_us = {HOUR_US}
 """  # noqa: S608
 
 
@@ -36,18 +36,18 @@ def apply_numbers(db: sqlite3.Connection, periods: Periods, all_changes: Iterabl
         aggregation = meter.aggregation
         for row in changes.put:
             sample = Held(row.time_us, row.offset, row.index, int(row.value))
-            put.append((meter.row_id, row.offset, row.index, row.time_us, pack(sample.value)))
+            put.append((meter.row_id, row.time_us, row.offset, row.index, pack(sample.value)))
             for total in periods.at(meter, row.time_us):
                 best = better(aggregation, total.best(), sample) if total.events else sample
                 total.events += 1
                 if best is sample:
                     total.set_best(sample)
         for time_us, offset, index in changes.taken:
-            taken.append((meter.row_id, offset, index))
+            taken.append((meter.row_id, time_us, offset, index))
             for total in periods.at(meter, time_us):
                 total.events -= 1
                 total.is_stale = total.is_stale or total.place == (offset, index)
-    db.executemany('DELETE FROM numbers WHERE meter = ? AND "offset" = ? AND "index" = ?', taken)
+    db.executemany(f"DELETE FROM numbers WHERE {_NAMED}", taken)  # noqa: S608
     db.executemany("INSERT INTO numbers VALUES (?, ?, ?, ?, ?)", put)
     _read_off_samples(db, periods)
 
@@ -84,7 +84,7 @@ def _candidates(db: sqlite3.Connection, total: StoredTotal) -> Iterator[Held]:
     stretches = [(start_us, end_us)]
     if end_us - start_us != HOUR_US:
         stretches = [(start_us, first_us), (last_us, end_us)]
-        for time_us, offset, index, quantity in db.execute(_HOURS, (meter, first_us, last_us, last_us)):
+        for time_us, offset, index, quantity in db.execute(_HOURS, (meter, first_us, last_us)):
             yield Held(time_us, offset, index, int(quantity))
     for stretch in stretches:
         if stretch[0] < stretch[1]:

@@ -1,7 +1,7 @@
 -- The sample book of one source partition. Values and steps are 12 bytes, big-endian, moved up so that they sort as the
 -- numbers they are; sums that may exceed 64 bits are decimal texts. Offset and index are the place of an event.
 
-CREATE TABLE facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE facts (name TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
 
 CREATE TABLE meters (
     id          INTEGER PRIMARY KEY,
@@ -11,7 +11,7 @@ CREATE TABLE meters (
     horizon_us  INTEGER NOT NULL DEFAULT 0,
     level       TEXT NOT NULL DEFAULT '0',
     UNIQUE (tenant, meter)
-);
+) STRICT;
 
 CREATE TABLE series (
     id         INTEGER PRIMARY KEY,
@@ -19,47 +19,45 @@ CREATE TABLE series (
     dimensions TEXT NOT NULL,
     base       TEXT NOT NULL DEFAULT '0',
     UNIQUE (meter, dimensions)
-);
+) STRICT;
 
+-- Clustered by meter and time: a period's samples lie side by side.
 CREATE TABLE texts (
     meter    INTEGER NOT NULL,
+    time_us  INTEGER NOT NULL,
     "offset" INTEGER NOT NULL,
     "index"  INTEGER NOT NULL,
-    time_us  INTEGER NOT NULL,
     text     BLOB NOT NULL,
-    PRIMARY KEY (meter, "offset", "index")
-) WITHOUT ROWID;
+    PRIMARY KEY (meter, time_us, "offset", "index")
+) STRICT, WITHOUT ROWID;
 CREATE INDEX texts_by_text ON texts (meter, text, time_us);
-CREATE INDEX texts_by_time ON texts (meter, time_us);
 
 CREATE TABLE numbers (
     meter    INTEGER NOT NULL,
+    time_us  INTEGER NOT NULL,
     "offset" INTEGER NOT NULL,
     "index"  INTEGER NOT NULL,
-    time_us  INTEGER NOT NULL,
     value    BLOB NOT NULL,
-    PRIMARY KEY (meter, "offset", "index")
-) WITHOUT ROWID;
-CREATE INDEX numbers_by_time ON numbers (meter, time_us, "offset", "index", value);
+    PRIMARY KEY (meter, time_us, "offset", "index")
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE levels (
     meter    INTEGER NOT NULL,
+    time_us  INTEGER NOT NULL,
     "offset" INTEGER NOT NULL,
     "index"  INTEGER NOT NULL,
-    time_us  INTEGER NOT NULL,
-    series   INTEGER NOT NULL,
     value    BLOB NOT NULL,
+    series   INTEGER NOT NULL,
     step     BLOB NOT NULL,
-    PRIMARY KEY (meter, "offset", "index")
-) WITHOUT ROWID;
-CREATE INDEX levels_by_time ON levels (meter, time_us);
+    PRIMARY KEY (meter, time_us, "offset", "index")
+) STRICT, WITHOUT ROWID;
 CREATE INDEX levels_by_series ON levels (series, time_us, "offset", "index");
 
 CREATE TABLE totals (
     meter    INTEGER NOT NULL,
+    end_us   INTEGER NOT NULL,
     name     TEXT NOT NULL,
     start_us INTEGER NOT NULL,
-    end_us   INTEGER NOT NULL,
     events   INTEGER NOT NULL,
     quantity TEXT NOT NULL,
     at_us    INTEGER NOT NULL,
@@ -68,7 +66,5 @@ CREATE TABLE totals (
     carry    TEXT NOT NULL,
     net      TEXT NOT NULL,
     moment   TEXT NOT NULL,
-    PRIMARY KEY (meter, name)
-) WITHOUT ROWID;
-CREATE INDEX totals_by_end ON totals (meter, end_us);
-CREATE INDEX totals_by_start ON totals (meter, start_us);
+    PRIMARY KEY (meter, end_us, name)
+) STRICT, WITHOUT ROWID;

@@ -11,6 +11,12 @@ from streams.domain.period_totals import NOTHING, Held, Levels, Total, period_ro
 
 # Enough for all that a worker touches within minutes; what is not here is read again.
 _KEPT = 100_000
+HOUR_US = 3_600_000_000
+# Another calendar moves the end of a period of the same name by no more: some days of another anchor, and the zone.
+_MOVED_US = 5 * 24 * HOUR_US
+_FIND = "SELECT * FROM totals WHERE meter = ? AND end_us = ? AND name = ?"
+_FIND_AROUND = "SELECT * FROM totals WHERE meter = ? AND end_us > ? AND end_us < ? AND name = ?"
+_DROP = "DELETE FROM totals WHERE meter = ? AND end_us = ? AND name = ?"
 _BIAS = 1 << 95
 _BYTES = 12
 
@@ -96,11 +102,12 @@ class StoredTotals:
         key = (meter.row_id, name)
         total = self._kept.get(key)
         if total is None:
-            total = self._kept[key] = self._read(meter, name) or StoredTotal(meter, name, start_us, end_us)
+            total = self._kept[key] = self._read(meter, name, start_us, end_us)
         if total.before is None:
             total.before = total.total()
             self._touched.append(total)
             if total.start_us != start_us or total.end_us != end_us:
+                self.db.execute(_DROP, _key(total))
                 total.start_us, total.end_us, total.is_new = start_us, end_us, True
         return total
 
@@ -110,7 +117,7 @@ class StoredTotals:
 
     def write(self) -> list[PeriodRow]:
         """Store the touched totals and return rows of those that changed; one without samples is dropped."""
-        self._store(self._touched)
+        self.store(self._touched)
         rows = []
         for total in self._touched:
             now = total.total()
@@ -125,44 +132,39 @@ class StoredTotals:
         return rows
 
     def store(self, totals: Iterable[StoredTotal]) -> None:
-        """Store some of the touched totals already, for others are read off them."""
-        self._store(totals)
-
-    def forget_kept(self) -> None:
-        """Read everything again from now on."""
-        self._kept = {}
-
-    def _store(self, totals: Iterable[StoredTotal]) -> None:
+        """Store touched totals; before `write` does, where others are read off them."""
         gone, stored = [], []
         for total in totals:
             if total.events:
                 stored.append(_columns(total))
             else:
-                gone.append((total.meter.row_id, total.name))
-        self.db.executemany("DELETE FROM totals WHERE meter = ? AND name = ?", gone)
-        self.db.executemany("INSERT OR REPLACE INTO totals VALUES (?,?,?,?,?,?,?,?,?,?,?,?)", stored)
+                gone.append(_key(total))
+        self.db.executemany(_DROP, gone)
+        # In the order of their table, so that neighbours are written together.
+        self.db.executemany("INSERT OR REPLACE INTO totals VALUES (?,?,?,?,?,?,?,?,?,?,?,?)", sorted(stored))
 
-    def _read(self, meter: StoredMeter, name: str) -> StoredTotal | None:
-        row = self.db.execute("SELECT * FROM totals WHERE meter = ? AND name = ?", (meter.row_id, name)).fetchone()
+    def forget_kept(self) -> None:
+        """Read everything again from now on."""
+        self._kept = {}
+
+    def _read(self, meter: StoredMeter, name: str, start_us: int, end_us: int) -> StoredTotal:
+        row = self.db.execute(_FIND, (meter.row_id, end_us, name)).fetchone()
+        if row is None and end_us - start_us > HOUR_US:
+            around = (meter.row_id, end_us - _MOVED_US, end_us + _MOVED_US, name)
+            row = self.db.execute(_FIND_AROUND, around).fetchone()
         if row is None:
-            return None
-        _, _, start_us, end_us, events, quantity, at_us, offset, index, carry, net, moment = row
+            return StoredTotal(meter, name, start_us, end_us)
+        _, end_us, _, start_us, events, quantity, at_us, offset, index, carry, net, moment = row
         return StoredTotal(
             meter, name, start_us, end_us, events, int(quantity), at_us, (offset, index),
             int(carry), int(net), int(moment), is_new=False,
         )  # fmt: skip
 
 
+def _key(total: StoredTotal) -> tuple[int, int, str]:
+    return (total.meter.row_id, total.end_us, total.name)
+
+
 def _columns(total: StoredTotal) -> tuple[str | int, ...]:
-    bounds = (total.start_us, total.end_us)
-    sums = (str(total.carry), str(total.net), str(total.moment))
-    return (
-        total.meter.row_id,
-        total.name,
-        *bounds,
-        total.events,
-        str(total.quantity),
-        total.at_us,
-        *total.place,
-        *sums,
-    )
+    best = (str(total.quantity), total.at_us, *total.place)
+    return (*_key(total), total.start_us, total.events, *best, str(total.carry), str(total.net), str(total.moment))

@@ -14,7 +14,8 @@ from streams.adapters.sample_book.changes import Changes, Periods
 from streams.adapters.sample_book.stored_totals import StoredTotal
 from streams.domain.period_totals import SLOT_US
 
-FIND = 'SELECT time_us, text, "offset", "index" FROM texts WHERE meter = ? AND "offset" = ? AND "index" = ?'
+_NAMED = 'meter = ? AND time_us = ? AND "offset" = ? AND "index" = ?'
+FIND = f'SELECT time_us, text, "offset", "index" FROM texts WHERE {_NAMED}'  # noqa: S608
 _NEAREST = """
 SELECT (SELECT time_us FROM texts WHERE meter = ?1 AND text = ?2 AND time_us <= ?3 ORDER BY time_us DESC LIMIT 1),
        (SELECT time_us FROM texts WHERE meter = ?1 AND text = ?2 AND time_us >= ?3 ORDER BY time_us LIMIT 1)
@@ -42,18 +43,18 @@ def apply_texts(db: sqlite3.Connection, periods: Periods, all_changes: Iterable[
         for row in changes.put:
             text = blake2b(row.value.encode(), digest_size=16).digest()
             time_us = row.time_us
-            put.append((row_id, row.offset, row.index, time_us, text))
+            put.append((row_id, time_us, row.offset, row.index, text))
             totals = periods.at(meter, time_us)
             for total in totals:
                 total.events += 1
             asked[row_id, time_us // SLOT_US, text] = (time_us, totals)
         for time_us, text, offset, index in changes.taken:
-            taken.append((row_id, offset, index))
+            taken.append((row_id, time_us, offset, index))
             for total in periods.at(meter, time_us):
                 total.events -= 1
                 left[total, text] = time_us
     counted = _count_new(db, asked)
-    db.executemany('DELETE FROM texts WHERE meter = ? AND "offset" = ? AND "index" = ?', taken)
+    db.executemany(f"DELETE FROM texts WHERE {_NAMED}", taken)  # noqa: S608
     db.executemany("INSERT INTO texts VALUES (?, ?, ?, ?, ?)", put)
     for (total, text), time_us in left.items():
         if (total, text) not in counted and not total.is_new:
