@@ -153,6 +153,8 @@ def create_batch_app(name: str, bootstrap: str, *, session_timeout_s: float = 6.
         broker_session_timeout=session_timeout_s,
         broker_heartbeat_interval=session_timeout_s / 4,
         broker_rebalance_timeout=20,
+        # A broker that went silent is given up after this (Faust: 90 s), but joining a group may take a rebalance.
+        broker_request_timeout=22,
         stream_buffer_maxsize=64,
         worker_redirect_stdouts=False,
         autodiscover=False,

@@ -49,6 +49,7 @@ async def _read_journal_bytes(bootstrap: str, partition: int, first: int) -> Asy
         auto_offset_reset="earliest",
         max_partition_fetch_bytes=16_000_000,
         fetch_max_wait_ms=50,
+        request_timeout_ms=20_000,
     )
     await reader.start()
     try:
@@ -84,6 +85,7 @@ class KafkaJournal:
             compression_type="lz4",
             max_request_size=USAGE_JOURNAL.max_bytes,
             max_batch_size=4_000_000,
+            request_timeout_ms=20_000,
             # Kafka 4 now and then answers a transaction's first produce with NotEnoughReplicas; retried after this.
             retry_backoff_ms=20,
         )

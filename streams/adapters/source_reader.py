@@ -28,6 +28,7 @@ class SourceReader:
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=4_000_000,
             fetch_max_wait_ms=50,
+            request_timeout_ms=20_000,
         )
         self._ahead: deque[Any] = deque()
         self._next = -1

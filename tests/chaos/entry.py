@@ -106,17 +106,15 @@ def _change_plant(name: str) -> None:
 
 def _forget_identities() -> None:
     """Every event looks new: nothing is ever a duplicate."""
-    from streams.domain import meter_partition
+    from core import usage_event
+    from streams.domain import tally
 
-    real, numbers = meter_partition.event_identity, itertools.count()
+    real, numbers = usage_event.event_identity, itertools.count()
 
     def never_twice(tenant: str, source: str, event_id: str) -> bytes:
-        return real(tenant, source, f"{event_id}\1{os.getpid()}\1{next(numbers)}")
+        return real(tenant, source, f"{event_id}-{os.getpid()}-{next(numbers)}")
 
-    meter_partition.event_identity = never_twice  # type: ignore[assignment]
-    from core import usage_event
-
-    usage_event.event_identity = never_twice  # type: ignore[assignment]
+    usage_event.event_identity = tally.event_identity = never_twice
 
 
 def _commit_early() -> None:

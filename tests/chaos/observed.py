@@ -22,6 +22,7 @@ STAGES = {
     "meter": ("meterbook-meter", "usage.events"),
     "quota": ("meterbook-quota", "usage.journal"),
     "warehouse": ("meterbook-warehouse", "usage.journal"),
+    "invoicing": ("meterbook-invoicing", "invoicing.requests"),
 }
 
 

@@ -142,10 +142,7 @@ class Row:
         self._number += 1
         names = tenants or self.new_tenants(9)
         seed = self.seed * 1_000 + self._number
-        sampled = any(not rule.is_additive for rule in self.world.rules)
-        if not sampled:
-            mix = {name: share for name, share in mix.items() if name not in ("corrections", "twins")}
-        return Traffic(seed, names, Mix(**mix), sampled=sampled, run=f"{self.verdict.row}-{seed}")  # type: ignore[arg-type]
+        return Traffic(seed, names, Mix(**mix), run=f"{self.verdict.row}-{seed}")  # type: ignore[arg-type]
 
     async def send(self, records: Iterable[Record], *, compression: str | None = None) -> list[Sent]:
         """Send records to `usage.events` past the proxy, each to where its key leads; returns where they are."""
@@ -265,7 +262,7 @@ class Row:
 
     async def caught_up(self, *stages: str, seconds: float = HEAL_SECONDS) -> bool:
         """Wait until stages have nothing left to read, in the order in which they follow each other."""
-        for names in (["meter"], ["quota", "warehouse"]):
+        for names in (STREAM[:1], STREAM[1:]):
             wanted = [name for name in names if not stages or name in stages]
 
             async def nothing_left(wanted: list[str] = wanted) -> bool:
@@ -356,11 +353,10 @@ def compare(
         wanted = {key: total for key, total in expected.windows.items() if any(total)}
         found.wrong += differences("totals by minute", wanted, windows)
         found.wrong += differences("accepted events", dict.fromkeys(expected.accepted, 1), dict.fromkeys(identities, 1))
-        if any(not rule.is_additive for rule in world.rules):
-            found.wrong += differences("samples", expected.samples, store.samples(tenants))
-            found.wrong += differences("corrections", expected.corrected, store.corrected(tenants))
-            if late:
-                found.wrong += differences("late", _nonzero(expected.late), _nonzero(store.late(tenants)))
+        found.wrong += differences("samples", expected.samples, store.samples(tenants))
+        found.wrong += differences("corrections", expected.corrected, store.corrected(tenants))
+        if late:
+            found.wrong += differences("late", _nonzero(expected.late), _nonzero(store.late(tenants)))
     finally:
         store.close()
     counts = {key: (wanted.get(key, _NONE)[1], windows.get(key, _NONE)[1]) for key in {*wanted, *windows}}

@@ -74,7 +74,6 @@ class Traffic:
     tenants: list[str]
     mix: Mix = field(default_factory=Mix)
     base: datetime = field(default_factory=lambda: datetime.now(UTC))
-    sampled: bool = True
     run: str = ""
 
     def __post_init__(self) -> None:
@@ -99,14 +98,13 @@ class Traffic:
         """Return an event of its own identity."""
         rng = self.rng
         self._number += 1
-        kinds, weights = [COMPLETION, RUN, STORAGE], [6, 2, 2 if self.sampled else 0]
+        kinds, weights = [COMPLETION, RUN, STORAGE], [6, 2, 2]
         kind = kind or rng.choices(kinds, weights)[0]
         if kind == COMPLETION:
             data: dict[str, Any] = {"model": rng.choice(["gpt4", "claude", "größer"]), "input": self._quantity()}
             if rng.random() < 0.8:
                 data |= {"output": self._quantity(), "region": rng.choice(["eu", "us"])}
-            if self.sampled:
-                data |= {"user": f"u{rng.randrange(self.mix.users)}", "latency": self._quantity()}
+            data |= {"user": f"u{rng.randrange(self.mix.users)}", "latency": self._quantity()}
         elif kind == RUN:
             data = {"kind": rng.choice(["chat", "code"])}
         else:

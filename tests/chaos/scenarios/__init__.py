@@ -13,6 +13,7 @@ from tests.chaos.scenarios import (  # noqa: F401
     redis_faults,
     replay,
     skew,
+    two_invoicers,
 )
 from tests.chaos.scenarios.registry import ROWS, run_row
 

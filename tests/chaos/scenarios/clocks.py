@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from tests.chaos import observed
+from tests.chaos.fleet import Worker
 from tests.chaos.oracle import Almanac
 from tests.chaos.row import Row
 from tests.chaos.scenarios.registry import row
-from tests.chaos.world import STREAM
+from tests.chaos.world import PARTITIONS, STREAM
 
 ALMANACS = (
     Almanac(),
@@ -36,10 +37,16 @@ async def clocks(row: Row) -> None:
     for number in range(row.dose(1, 3)):
         for position, name in enumerate(STREAM):
             row.fleet.discard(name)
-            row.fleet.start(name, plan={"clock": shifts[(position + number) % len(shifts)]})
+            clock = shifts[(position + number) % len(shifts)]
+            row.fleet.start(name, plan={"clock": clock}, METERBOOK_REGISTRY_REFRESH_SECONDS="5")
             row.fault()
+        meter = row.fleet.the("meter")
+
+        async def taken_over(meter: Worker = meter) -> bool:
+            return meter.logged("partition.taken_over") >= PARTITIONS
+
+        await row.wait_for(taken_over, "the meter worker to take over")
         async with row.load(row.dose(1_500, 10_000), traffic=traffic):
-            await asyncio.sleep(0.5)
             # A tenant that is younger than what a worker knows, whatever its clock says of that knowledge's age.
             for _ in range(row.dose(3, 10)):
                 [young] = row.new_tenants(1)

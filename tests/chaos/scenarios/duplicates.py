@@ -23,7 +23,7 @@ async def duplicates(row: Row) -> None:
         row.fault()
     # One stream of names, at two tenants that do not know of each other.
     for tenant in row.new_tenants(2):
-        same = Traffic(row.seed, [tenant], base=traffic.base, sampled=traffic.sampled, run="same-names")
+        same = Traffic(row.seed, [tenant], base=traffic.base, run="same-names")
         await row.send([same.single(same.event(tenant)) for _ in range(100)])
     row.healed()
     await row.settle()
