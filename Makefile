@@ -5,6 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 UV_VERSION := 0.13.8
+RIVALS := .venv-rivals/.installed
 STAMP := $(VENV)/.requirements-installed
 export PYTHONUNBUFFERED := 1
 
@@ -39,8 +40,13 @@ check: $(STAMP) ## Lint, types, import rules
 format: $(STAMP) ## Format the code
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-bench: $(STAMP) ## Measure the meter worker beside its rivals, in one run, as ratios
+bench: $(STAMP) $(RIVALS) ## Measure the meter worker beside its rivals, in one run, as ratios
 	@$(BIN)/python -m benchmarks.meter_worker
+
+$(RIVALS): benchmarks/rivals/requirements.lock
+	@printf '==> installing the rivals into .venv-rivals\n'
+	@$(PYTHON) -m venv .venv-rivals && .venv-rivals/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
 
 up: $(STAMP) ## Start the embedded stack (Kafka, ClickHouse, Redis, PostgreSQL)
 	@$(BIN)/meterbook up
@@ -53,4 +59,4 @@ status: $(STAMP) ## Show the embedded stack
 
 clean: ## Stop the stack and remove .venv and all data of the embedded stack
 	@if [ -x $(BIN)/meterbook ]; then $(BIN)/meterbook down || true; fi
-	@rm -rf $(VENV) .meterbook demo-output
+	@rm -rf $(VENV) .venv-rivals .meterbook demo-output

@@ -28,6 +28,8 @@ from benchmarks import engines
 from core.topics import USAGE_EVENTS
 
 LIMIT_SECONDS = 120.0
+_RIVALS = Path(__file__).resolve().parent / "rivals"
+RIVALS_PYTHON = _RIVALS.parent.parent / ".venv-rivals" / "bin" / "python"
 _POLL_SECONDS = 0.02
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -52,7 +54,17 @@ class Measurement:
 
 def run_rival(module: str, *arguments: str) -> Measurement:
     """Run a rival's module to its end and read the JSON line it prints."""
-    command = [sys.executable, "-m", module, *arguments]
+    return _run(module, [sys.executable, "-m", module, *arguments])
+
+
+def run_foreign_rival(script: str, *arguments: str) -> Measurement:
+    """Run a script of `benchmarks/rivals` in the rivals' own environment."""
+    if not RIVALS_PYTHON.exists():
+        raise ContenderFailedError(f"{RIVALS_PYTHON} is missing: `make bench` installs the rivals")
+    return _run(script, [str(RIVALS_PYTHON), str(_RIVALS / f"{script}.py"), *arguments])
+
+
+def _run(module: str, command: list[str]) -> Measurement:
     try:
         ended = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,8 +79,9 @@ def produce(broker: Broker, messages: Iterable[tuple[str, bytes]]) -> int:
 
 
 def reset(broker: Broker) -> None:
-    """Let the next meter worker start from nothing: empty journal and dead letters, offsets at the beginning."""
+    """Let the next meter worker start from nothing: empty journal, dead letters and disk, offsets at the start."""
     asyncio.run(_reset(broker.settings))
+    shutil.rmtree(broker.settings.state, ignore_errors=True)
 
 
 async def end_offsets(bootstrap: str, topic: str) -> dict[int, int]:
@@ -104,10 +106,18 @@ def _fill_registry(settings: Settings) -> None:
                 [(tenant, tenant) for tenant in TENANTS],
             )
             cursor.executemany(
-                "INSERT INTO meters (meter_id, unit, event_type, aggregation, value_property, dimensions, created_at)"
-                " VALUES (%s, %s, %s, %s, %s, %s, now())",
+                "INSERT INTO meters (meter_id, unit, event_type, aggregation, value_property, dimensions, weight_per,"
+                " created_at) VALUES (%s, %s, %s, %s, %s, %s, %s, now())",
                 [
-                    (one.meter_id, one.unit, one.event_type, one.aggregation, one.value_property, list(one.dimensions))
+                    (
+                        one.meter_id,
+                        one.unit,
+                        one.event_type,
+                        one.aggregation,
+                        one.value_property,
+                        list(one.dimensions),
+                        one.weight_per,
+                    )
                     for one in load_catalogue(shipped_files()).meters
                 ],
             )

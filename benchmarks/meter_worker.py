@@ -20,10 +20,17 @@ from rich.console import Console
 
 from benchmarks import engines
 from benchmarks.check_journal import NotExactError, check
-from benchmarks.contenders import ContenderFailedError, Measurement, run_meter_worker, run_rival
+from benchmarks.contenders import (
+    ContenderFailedError,
+    Measurement,
+    run_foreign_rival,
+    run_meter_worker,
+    run_rival,
+)
 from benchmarks.report import Report, Target, describe_machine
 from benchmarks.workload import BATCH_EVENTS, SPAN, TENANTS, Workload, generate
 from core.errors import MeterbookError
+from core.topics import USAGE_EVENTS
 
 METER = "meter worker, single events"
 METER_BATCHES = "meter worker, batches of 100"
@@ -32,8 +39,18 @@ PLAIN_BATCHES = "plain loop, batches of 100"
 FAUST = "stock Faust, windowed table"
 FAUST_COUNTER = "stock Faust, plain counter"
 
-TARGETS = (Target(METER, 50, FAUST), Target(METER, 0.5, PLAIN), Target(METER_BATCHES, 3, METER))
+QUIX = "Quix Streams, exactly-once window"
+BYTEWAX = "Bytewax, event-time window"
+
+TARGETS = (
+    Target(METER, 50, FAUST),
+    Target(METER, 5, QUIX),
+    Target(METER, 0.5, PLAIN),
+    Target(METER_BATCHES, 3, METER),
+)
 _SEED = 20_260_401
+# A rate needs no more, and all of them would take a minute each.
+RIVAL_EVENTS = 100_000
 _SINGLE, _BATCH = "single", "batch"
 
 Progress = Callable[[str], None]
@@ -55,7 +72,10 @@ def main() -> None:
         return
     console = Console()
     # A pipe or a file has no width of its own; a table is worth more than a narrow margin.
-    report.print(console if console.is_terminal else Console(width=120), columns=(("Faust", FAUST), ("loop", PLAIN)))
+    report.print(
+        console if console.is_terminal else Console(width=120),
+        columns=(("Faust", FAUST), ("Quix", QUIX), ("loop", PLAIN)),
+    )
 
 
 def run(events: int, rounds: int, stock_events: int, progress: Progress) -> Report:
@@ -105,11 +125,23 @@ def _measure(
         name = f"stock-{kind}-{number}"
         return run_rival("benchmarks.stock_faust", singles.bootstrap, str(stock_events), kind, name)
 
+    def quix(number: int) -> Measurement:
+        with tempfile.TemporaryDirectory(prefix="quix-") as state:
+            wanted = str(min(RIVAL_EVENTS, events - 1))
+            name = f"quix-{number}"
+            return run_foreign_rival("quix_exactly_once", singles.bootstrap, USAGE_EVENTS.name, wanted, name, state)
+
+    def bytewax() -> Measurement:
+        wanted = str(min(RIVAL_EVENTS, events - 1))
+        return run_foreign_rival("bytewax_windows", singles.bootstrap, USAGE_EVENTS.name, wanted)
+
     contenders: dict[str, Callable[[int], Measurement]] = {
         METER: lambda _: meter(singles),
         METER_BATCHES: lambda _: meter(batches),
         PLAIN: lambda _: plain(singles, single_messages, _SINGLE),
         PLAIN_BATCHES: lambda _: plain(batches, batch_messages, _BATCH),
+        QUIX: quix,
+        BYTEWAX: lambda _: bytewax(),
         FAUST: lambda number: stock("windowed", number),
         FAUST_COUNTER: lambda number: stock("counter", number),
     }
@@ -133,6 +165,7 @@ def _describe(workload: Workload, rounds: int, stock_events: int) -> dict[str, s
         "partitions": str(engines.PARTITIONS),
         "rounds": str(rounds),
         "stock Faust reads": f"{stock_events:,}",
+        "Quix and Bytewax read": f"{RIVAL_EVENTS:,}",
     }
 
 
