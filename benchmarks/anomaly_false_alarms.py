@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from itertools import accumulate
 from pathlib import Path
 
 from alerts.domain.anomaly import Anomaly, Tally, judge
@@ -83,7 +84,7 @@ def measure(trace: Trace, *, plants: int, seed: int = SEED) -> Measured:
         windows += max(0, len(tallies) - first)
         alarms += [Alarm(key, index, anomaly) for index, anomaly in alarms_of(tallies, trace, first)]
     randomness = random.Random(seed)
-    found = {name: _plant(trace, factor, length, plants, randomness) for name, factor, length in PLANTS}
+    found = {name: _plant(trace, factor, length, plants, randomness) for name, factor, length in PLANTS if plants}
     return Measured(trace, alarms, windows, found)
 
 
@@ -115,8 +116,7 @@ def _plant(trace: Trace, factor: float, length: int, plants: int, randomness: ra
     places = [
         (tallies, start)
         for tallies in trace.series.values()
-        for start in range(_first_judged(tallies, trace), len(tallies) - length + 1)
-        if _is_steady(tallies[:start]) and all(tally.events >= 10 for tally in tallies[start : start + length])
+        for start in _steady_starts(tallies, _first_judged(tallies, trace), length)
     ]
     chosen = randomness.sample(places, min(plants, len(places)))
     kind = "silence" if factor == 0 else "jump" if factor > 1 else "drop"
@@ -130,10 +130,13 @@ def _plant(trace: Trace, factor: float, length: int, plants: int, randomness: ra
     return found, len(chosen)
 
 
-def _is_steady(past: Sequence[Tally]) -> bool:
-    first = next((i for i, tally in enumerate(past) if tally.events), len(past))
-    used = [tally.events > 0 for tally in past[first:]]
-    return bool(used) and sum(used) >= 0.9 * len(used)
+def _steady_starts(tallies: Sequence[Tally], begin: int, length: int) -> Iterator[int]:
+    first = next((i for i, tally in enumerate(tallies) if tally.events), len(tallies))
+    used = list(accumulate((tally.events > 0 for tally in tallies), initial=0))
+    for start in range(begin, len(tallies) - length + 1):
+        is_steady = used[start] >= 0.9 * (start - first)
+        if is_steady and all(tally.events >= 10 for tally in tallies[start : start + length]):
+            yield start
 
 
 def read_llm_clients(folder: Path) -> Trace:
@@ -185,12 +188,12 @@ def read_azure(folder: Path) -> Trace:
     return Trace("LLM calls, minutes", series, per_day=1_440, days_min=20 / 1_440)
 
 
-def make_office_hours(seed: int = SEED) -> Trace:
-    """Made, not real: 40 tenants of 5 to 5,000 events an hour at noon, dispersion 0.05; half only in the day."""
+def make_office_hours(seed: int = SEED, tenants: int = 40) -> Trace:
+    """Made, not real: tenants of 5 to 5,000 events an hour at noon, dispersion 0.05; half only in the day."""
     randomness = random.Random(seed)
     series: Series = {}
-    for number in range(40):
-        peak, is_day_only = 5 * 10 ** (3 * number / 39), number % 2 == 0
+    for number in range(tenants):
+        peak, is_day_only = 5 * 10 ** (3 * number / (tenants - 1)), number % 2 == 0
         tallies = []
         for hour in range(28 * 24):
             weekday, clock = hour // 24 % 7, hour % 24

@@ -103,15 +103,21 @@ def judge(
 def _judge_level(known: Sequence[Tally], current: Tally, per_day: int) -> Anomaly | None:
     usual_by = _comparable(len(known), per_day)
     past = known if usual_by == "week" else known[-_DAILY_DAYS * per_day :]
+    season = 7 * per_day if usual_by == "week" else per_day
+    compared = (
+        range(len(past) - _RECENT, len(past)) if usual_by == "before" else range(len(past) % season, len(past), season)
+    )
+    usual = median(past[i].quantity for i in compared)
+    if _DROP_RATIO * usual < current.quantity < _JUMP_RATIO * usual:
+        # The quick way out for nearly every window.
+        return None
     per_event = sum(tally.quantity for tally in past) / max(1, sum(tally.events for tally in past))
     if per_event <= 0:
         return None
     # In units of one usual event: comparable across meters.
     counts = [tally.quantity / per_event for tally in past]
     now = current.quantity / per_event
-    season = 7 * per_day if usual_by == "week" else per_day
-    sample = counts[-_RECENT:] if usual_by == "before" else counts[len(counts) % season :: season]
-    kind = _direction(now, median(sample))
+    kind = _direction(now, usual / per_event)
     if kind is None or (kind == "drop" and usual_by == "day" and len(known) < _WHOLE_WEEK * per_day):
         return None
     if usual_by == "before" and kind == "jump" and now <= _BEYOND_HABIT * _quantile(counts, _HABIT_QUANTILE):
@@ -125,7 +131,7 @@ def _judge_level(known: Sequence[Tally], current: Tally, per_day: int) -> Anomal
         unusual = _is_beyond(levels, kind) and _is_beyond(_without_recent_level(levels), kind, habit=0.0)
     if not unusual:
         return None
-    return Anomaly(kind, _describe(usual_by, [count * per_event for count in sample]))
+    return Anomaly(kind, _describe(usual_by, [past[i].quantity for i in compared]))
 
 
 def _comparable(windows: int, per_day: int) -> Usual:
@@ -188,7 +194,7 @@ def _judge_silence(known: Sequence[Tally], per_day: int) -> Anomaly | None:
     run, heard = silent + 1, known[: len(known) - silent]
     if run < _SILENT_WINDOWS_MIN or not heard:
         return None
-    longest = _longest_gap(heard)
+    longest = 0
     if len(heard) >= _WHOLE_WEEK * per_day:
         spans = _same_hours(heard, run, per_day)
         kind: Usual = "day"
@@ -196,20 +202,20 @@ def _judge_silence(known: Sequence[Tally], per_day: int) -> Anomaly | None:
             return None
     else:
         spans = [heard[i : i + run] for i in range(len(heard) - run, -1, -run)]
-        kind = "before"
+        kind, longest = "before", _longest_gap(heard)
         if run <= _TIMES_LONGEST_GAP * longest or len(spans) < _SPANS_MIN:
             return None
     if _probability_of_none([_events(span) for span in spans]) > _SILENCE_PROBABILITY:
         return None
     reference = _describe(kind, [sum(tally.quantity for tally in span) for span in spans])
-    return Anomaly("silence", reference, windows=run, longest_gap=longest)
+    return Anomaly("silence", reference, windows=run, longest_gap=longest or _longest_gap(heard))
 
 
 def _same_hours(heard: Sequence[Tally], run: int, per_day: int) -> list[Sequence[Tally]] | None:
-    """Return what was used in these hours on earlier days, newest first; None if on some of them there was nothing.
+    """Return what was used in these hours on earlier days, newest first; None if it is usual that there is nothing.
 
-    Days on which there was nothing are left out where the same weekday of the week before was without usage too: a
-    weekend does not excuse a silent Tuesday.
+    Days without usage are excused where the same weekday of the week before was without it too: a weekend does not make
+    a silent Tuesday usual. So is one day of ten, and one of the same weekdays if there are three: an earlier outage.
     """
     spans = {}
     for day in range(1, HISTORY_DAYS + 1):
@@ -222,9 +228,13 @@ def _same_hours(heard: Sequence[Tally], run: int, per_day: int) -> list[Sequence
         return None
     little = _NEARLY_NOTHING * median(_events(span) for span in daily.values())
     empty = {day for day, span in spans.items() if _events(span) <= little}
-    for day in empty & daily.keys():
-        if day % 7 == 0 or len(heard) < _WEEK_DAYS_MIN * per_day or (day + 7 in spans and day + 7 not in empty):
-            return None
+    same_weekday = {day for day in spans if day % 7 == 0}
+    if len(same_weekday & empty) > (len(same_weekday) >= _WEEK_DAYS_MIN // 7):
+        return None
+    knows_weekdays = len(heard) >= _WEEK_DAYS_MIN * per_day
+    excused = {day for day in empty if knows_weekdays and (day + 7 in empty or day + 7 not in spans)}
+    if len((daily.keys() & empty) - excused - same_weekday) > len(daily) // 10:
+        return None
     return [span for day, span in daily.items() if day not in empty]
 
 
