@@ -18,6 +18,10 @@ from redis.exceptions import NoScriptError
 # A node of a cluster can be wiped without the others. So what tells whether a store was wiped is kept once per block of
 # slots, and every node of up to eight has one.
 SLOT_BLOCKS = 16
+# Beyond its most connections redis-py refuses a call rather than let it wait, so callers wait before: each adapter lets
+# this many of its calls run at once.
+CALLS_AT_ONCE = 64
+_CONNECTIONS_MAX = 4 * CALLS_AT_ONCE
 
 
 def is_cluster(url: str) -> bool:
@@ -32,6 +36,7 @@ def connect_redis(url: str, *, timeout_s: float, connect_timeout_s: float) -> An
         "socket_timeout": timeout_s,
         "socket_connect_timeout": connect_timeout_s,
         "health_check_interval": 15,
+        "max_connections": _CONNECTIONS_MAX,
     }
     if is_cluster(url):
         return RedisCluster.from_url(url.replace("+cluster", "", 1), **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -12,7 +13,7 @@ from core.errors import UnavailableError
 from core.event_time import to_microseconds
 from core.live_quota import EPOCH_KEY, FRESHNESS_KEY, quota_key
 from quotas.domain.reading import Snapshot, read_freshness
-from runtime.redis import Script, mark_key_beside
+from runtime.redis import CALLS_AT_ONCE, Script, mark_key_beside
 
 # KEYS: earlier periods of a meter, newest first. ARGV: the start of the window in microseconds. Returns the first hash
 # whose levels were all set by then.
@@ -36,6 +37,7 @@ class RedisView:
         self._client = client
         self._partitions = frozenset(f"p{number}" for number in range(partitions))
         self._earlier = Script(client, _EARLIER)
+        self._turns = asyncio.Semaphore(CALLS_AT_ONCE)
 
     async def fetch(
         self,
@@ -84,7 +86,8 @@ class RedisView:
             names = [quota_key(tenant, meter, period) for period in periods]
             self._earlier.queue(pipeline, names, [to_microseconds(start)])
         pipeline.hgetall(epoch_key)
-        before, freshness, *hashes, after = await pipeline.execute()
+        async with self._turns:
+            before, freshness, *hashes, after = await pipeline.execute()
         # Only what was filled all the while: a wipe or a filling in between would leave another token, or none.
         epoch = [name for name, token in after.items() if before.get(name) == token]
         hashes[len(keys) :] = [dict(zip(found[::2], found[1::2], strict=True)) for found in hashes[len(keys) :]]

@@ -48,11 +48,12 @@ def resolve_span(text: str, calendar: Calendar, now: datetime) -> Span:
     """
     if (found := _ROLLING.fullmatch(text)) is not None:
         return _rolling(text, int(found[1]) * (24 if found[2] == "d" else 1), now)
-    name = {
+    naming = {
         "current_month": calendar.month_name,
         "current_year": calendar.year_name,
         "billing_period": calendar.billing_name,
-    }.get(text, lambda instant: text)(now)
+    }.get(text)
+    name = naming(now) if naming is not None else text
     window = calendar.period(name)
     if _YEAR.fullmatch(name):
         months = _months(calendar, window)

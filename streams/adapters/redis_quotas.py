@@ -9,6 +9,7 @@ once per block of slots (`runtime.redis`), so that one wiped node is noticed.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import uuid
 from collections.abc import Collection, Iterable, Sequence
@@ -27,18 +28,37 @@ PERIOD_TTL_SECONDS = 400 * 86_400
 HOUR_TTL_SECONDS = (HOURS_KEPT + 24) * 3_600
 _SCRIPT = (resources.files("streams.adapters") / "set_if_newer.lua").read_text()
 _CALLS_PER_PIPELINE = 500
+# A token names the run of the server, too: one that was restarted may have come back without its newest writes.
+_BEGIN = """
+local token = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') .. ':' .. ARGV[2]
+redis.call('HDEL', KEYS[1], ARGV[1], 'hours:' .. ARGV[1])
+redis.call('HSET', KEYS[1], 'filling:' .. ARGV[1], token)
+return token
+"""
 # Marks a partition (or its hours) as filled only if the store is still the one in which the filling began.
 _MARK_FILLED = """
-if redis.call('HGET', KEYS[1], 'filling:' .. ARGV[1]) ~= ARGV[2] then return 0 end
-redis.call('HSET', KEYS[1], ARGV[3] .. ARGV[1], ARGV[2])
+local token = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') .. ':' .. ARGV[2]
+if redis.call('HGET', KEYS[1], 'filling:' .. ARGV[1]) ~= token then return 0 end
+redis.call('HSET', KEYS[1], ARGV[3] .. ARGV[1], token)
 return 1
 """
-# A reserved event has arrived in the totals: what was held for it no longer counts beside them.
-# KEYS: reservations, their expiry, awaited events of one tenant and meter; ARGV: reservation, identity.
+# KEYS: epoch and freshness marks of one block; ARGV: partition. Returns its progress, '' if it is not filled.
+_HAS = """
+local token = redis.call('HGET', KEYS[1], ARGV[1])
+local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+if not token or string.sub(token, 1, #run + 1) ~= run .. ':' then return '' end
+return redis.call('HGET', KEYS[2], ARGV[1]) or ''
+"""
+# A reserved event has arrived in the totals: what was held for it no longer counts beside them. That it was taken is
+# remembered for an hour, for a commit that comes after its event.
+# KEYS: held, expiry, awaited, taken of one tenant and meter; ARGV: reservation, identity.
 _TAKE_HELD = """
 redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('HDEL', KEYS[3], ARGV[2])
+local now = redis.call('TIME')[1] * 1000
+redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now)
+redis.call('ZADD', KEYS[4], now + 3600000, ARGV[1])
 return 1
 """
 
@@ -51,7 +71,9 @@ class RedisQuotas:
         self._partition = partition
         self._field = f"p{partition}"
         self._script = Script(redis, _SCRIPT)
+        self._begin = Script(redis, _BEGIN)
         self._mark = Script(redis, _MARK_FILLED)
+        self._has = Script(redis, _HAS)
         self._take = Script(redis, _TAKE_HELD)
 
     async def write(self, totals: Iterable[Total]) -> None:
@@ -82,30 +104,23 @@ class RedisQuotas:
             for identity, place in awaited.items():
                 if bytes.fromhex(identity) in identities:
                     meter, _, reservation = place.rpartition("|")
-                    keys = [hold_key(tenant, f"{part}:{meter}") for part in ("held", "expiry")]
-                    await self._take.run([*keys, hold_key(tenant, "awaited")], [reservation, identity])
+                    held, expiry, gone = (hold_key(tenant, f"{part}:{meter}") for part in ("held", "expiry", "taken"))
+                    keys = [held, expiry, hold_key(tenant, "awaited"), gone]
+                    await self._take.run(keys, [reservation, identity])
                     taken.append(reservation)
         return taken
 
     async def has_all(self, journal_offset: int) -> bool:
         """Say whether this partition's totals are there up to `journal_offset`, which was marked before."""
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for epoch, freshness in zip(self._marks(EPOCH_KEY), self._marks(FRESHNESS_KEY), strict=True):
-                pipeline.hget(epoch, self._field)
-                pipeline.hget(freshness, self._field)
-            found = await pipeline.execute()
-        if None in found:
-            return False
-        return all(msgspec.json.decode(progress)["journal_offset"] >= journal_offset for progress in found[1::2])
+        keys = zip(self._marks(EPOCH_KEY), self._marks(FRESHNESS_KEY), strict=True)
+        found = await asyncio.gather(*(self._has.run(pair, [self._field]) for pair in keys))
+        return all(progress and msgspec.json.decode(progress)["journal_offset"] >= journal_offset for progress in found)
 
     async def begin_filling(self) -> str:
         """Take this partition's mark away while its totals are written; returns what `mark_filled` wants to see."""
         token = uuid.uuid4().hex
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for key in self._marks(EPOCH_KEY):
-                pipeline.hdel(key, self._field, f"hours:{self._field}")
-                pipeline.hset(key, f"filling:{self._field}", token)
-            await pipeline.execute()
+        for key in self._marks(EPOCH_KEY):
+            await self._begin.run([key], [self._field, token])
         return token
 
     async def mark_filled(self, token: str, *, hours: bool = False) -> bool:
