@@ -94,14 +94,30 @@ async def test_a_forgotten_day_is_forgotten_entirely_and_may_come_again(identiti
     assert known(identities, everything) == {}
 
 
+async def test_days_that_were_saved_together_are_forgotten_apart(identities: Identities) -> None:
+    everything = [identity(number) for number in range(600)]
+    identities.add(claim(everything[:300], day=DAY))
+    identities.add(claim(everything[300:], first=300, day=DAY + 1))
+    await save(identities, 0)
+    identities.forget_before(DAY + 1)
+    # Many at once and few at once: they are looked up in different ways.
+    assert set(known(identities, everything)) == set(everything[300:])
+    assert set(known(identities, everything[290:310])) == set(everything[300:310])
+    assert identities.place_of(everything[0]) is None
+    identities.add(claim(everything[:300], first=600, day=DAY + 1))
+    await save(identities, 1)
+    assert known(identities, everything) == {name: digest(name) for name in everything}
+    assert known(identities, everything[:10]) == {name: digest(name) for name in everything[:10]}
+    assert identities.place_of(everything[0]) == Place(600, -1)
+
+
 async def test_an_identity_is_asked_for_twice_in_one_batch(identities: Identities) -> None:
     identities.add(claim([identity(number) for number in range(300)]))
     await save(identities, 0)
-    old = next(name for name in map(identity, range(300)) if name not in identities.recent or len(identities) == 300)
-    if old in identities.recent:
-        assert identities.find_old([old, old]) == {}
-    else:
-        assert identities.find_old([old, identity(999), old]) == {0: digest(old), 2: digest(old)}
+    # What is in `recent` is not told again; what is not, at every place it is asked for.
+    batch = [identity(0), identity(999), identity(0), identity(299)]
+    expected = {index: digest(name) for index, name in enumerate(batch) if name not in identities.recent and index != 1}
+    assert identities.find_old(batch) == expected
     assert identities.find_old([]) == {}
 
 

@@ -33,7 +33,7 @@ class StoreIsADict(RuleBasedStateMachine):
         self.patches = [
             mock.patch.object(merge_runs, "FAN_OUT", 3),
             mock.patch.object(store, "_FILTER_SMALLEST", 16),
-            mock.patch.object(store, "_ONE_BY_ONE_MAX", 10),
+            mock.patch.object(store, "_ONE_BY_ONE_MAX", 3),
         ]
         for patch in self.patches:
             patch.start()
