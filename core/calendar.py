@@ -61,26 +61,13 @@ class Calendar:
         Raises `InvalidInputError` (`invalid_period`) for anything else, and for a date on which no period begins.
         """
         try:
-            if _HOUR.fullmatch(name):
-                start = datetime.strptime(name, "%Y-%m-%dT%H").replace(tzinfo=UTC)
-                return Period(start, start + timedelta(hours=1))
-            if _MONTH.fullmatch(name):
-                first = date.fromisoformat(f"{name}-01")
-                return Period(self._midnight(first), self._midnight(_month_after(first)))
-            if _YEAR.fullmatch(name):
-                year = int(name)
-                return Period(self._midnight(date(year, 1, 1)), self._midnight(date(year + 1, 1, 1)))
-            if _DAY.fullmatch(name):
-                start_day = date.fromisoformat(name)
-                if start_day == self._anchor_in(start_day.year, start_day.month):
-                    following = _month_after(start_day.replace(day=1))
-                    end_day = self._anchor_in(following.year, following.month)
-                    return Period(self._midnight(start_day), self._midnight(end_day))
+            found = self._named(name)
         except (ValueError, OverflowError):
-            pass
-        raise InvalidInputError(
-            [Fault("invalid_period", f"no period of this calendar is called {name[:40]!r}", "period")]
-        )
+            found = None
+        if found is None:
+            reason = f"no period of this calendar is called {name[:40]!r}"
+            raise InvalidInputError([Fault("invalid_period", reason, "period")])
+        return found
 
     def day_of(self, instant: datetime) -> Period:
         """Return the local day that holds an instant; 23 or 25 hours long when the clocks move."""
@@ -92,6 +79,25 @@ class Calendar:
         hour = instant.astimezone(UTC).strftime("%Y-%m-%dT%H")
         month, billing = self.month_name(instant), self.billing_name(instant)
         return (month, hour) if month == billing else (month, hour, billing)
+
+    def _named(self, name: str) -> Period | None:
+        """Return a period by its name; ValueError and OverflowError are other words for there being none."""
+        if _HOUR.fullmatch(name):
+            start = datetime.strptime(name, "%Y-%m-%dT%H").replace(tzinfo=UTC)
+            return Period(start, start + timedelta(hours=1))
+        if _MONTH.fullmatch(name):
+            first = date.fromisoformat(f"{name}-01")
+            return Period(self._midnight(first), self._midnight(_month_after(first)))
+        if _YEAR.fullmatch(name):
+            year = int(name)
+            return Period(self._midnight(date(year, 1, 1)), self._midnight(date(year + 1, 1, 1)))
+        if _DAY.fullmatch(name):
+            start_day = date.fromisoformat(name)
+            if start_day == self._anchor_in(start_day.year, start_day.month):
+                following = _month_after(start_day.replace(day=1))
+                end_day = self._anchor_in(following.year, following.month)
+                return Period(self._midnight(start_day), self._midnight(end_day))
+        return None
 
     def _zone(self) -> ZoneInfo:
         return _zone(self.time_zone)

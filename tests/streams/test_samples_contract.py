@@ -472,6 +472,17 @@ def test_what_was_not_committed_is_gone_and_the_offset_says_where_to_go_on(shelf
     assert row_of(book.apply([taken(second[0])], PERIODS), "2026-10").quantity == str(5 * UNIT)
 
 
+def test_a_book_of_another_journal_begins_anew(shelf: Shelf) -> None:
+    book = shelf.open()
+    book.apply([sample("max", 9, "2026-10-03T10:00:00+00:00", 1)], PERIODS)
+    book.commit(7)
+    book.reset()
+    assert book.journal_offset == -1
+    assert row_of(book.apply([sample("max", 5, "2026-10-03T10:00:00+00:00", 1)], PERIODS), "2026-10").events == 1
+    book.commit(0)
+    assert shelf.open().journal_offset == (0 if shelf.kind == "sqlite" else -1)
+
+
 # What only a file can suffer
 
 

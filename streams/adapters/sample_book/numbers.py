@@ -48,6 +48,7 @@ def apply_numbers(db: sqlite3.Connection, periods: Periods, all_changes: Iterabl
                 total.events -= 1
                 total.is_stale = total.is_stale or total.place == (offset, index)
     db.executemany(f"DELETE FROM numbers WHERE {_NAMED}", taken)  # noqa: S608
+    put.sort()
     db.executemany("INSERT INTO numbers VALUES (?, ?, ?, ?, ?)", put)
     _read_off_samples(db, periods)
 
