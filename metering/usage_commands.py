@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from core.clock import SystemClock
 from core.csv_text import write_csv
@@ -114,5 +115,6 @@ def _print(header: list[str], rows: list[list[str]], *, as_csv: bool, title: str
     for name in header:
         table.add_column(name, justify="right" if name in ("quantity", "events") else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        # Texts, not markup: a dimension value may hold brackets.
+        table.add_row(*map(Text, row))
     Console().print(table)

@@ -17,6 +17,7 @@ from invoicing.domain.invoice import Buyer, Invoice
 from invoicing.domain.lines import Billed
 from invoicing.domain.usage_evidence import HourOfUsage, UsageEvidence
 from invoicing.ports import Contract, Document, InvoicedFact, ListedInvoice, Payable, StoredSnapshot
+from rating.domain.measured import MeasuredTotal
 from rating.domain.usage import usage_row
 
 
@@ -124,13 +125,15 @@ class MemoryUsage:
 
     def __init__(self) -> None:
         self.hours: dict[str, list[HourOfUsage]] = {}
+        self.measured: dict[str, list[MeasuredTotal]] = {}
 
     def add(self, tenant_id: str, meter_id: str, quantity: str | int, hour: datetime, **dimensions: str) -> None:
         row = usage_row(meter_id, Decimal(quantity), dimensions)
         self.hours.setdefault(tenant_id, []).append(HourOfUsage(meter_id, row.dimensions, hour, row.quantity, 1))
 
     async def usage(self, tenant_id: str, window: Period, **_: Any) -> UsageEvidence:
-        return UsageEvidence.of(row for row in self.hours.get(tenant_id, []) if row.hour in window)
+        hours = (row for row in self.hours.get(tenant_id, []) if row.hour in window)
+        return UsageEvidence.of(hours, self.measured.get(tenant_id, []))
 
 
 class MemoryRequests:

@@ -8,8 +8,11 @@ from decimal import Decimal
 import pytest
 
 from core.errors import InvalidInputError
+from core.meters import Meter
 from invoicing.domain.invoice import Invoice
 from rating.domain.digest import canonical_json
+from rating.domain.measured import MeasuredTotal
+from rating.domain.plan import parse_plan
 from tests.invoicing.scene import Scene, amounts, contract_of
 from tests.rating.plans import TIERS, plan_of
 
@@ -256,3 +259,35 @@ async def test_numbers_have_no_gaps_whatever_happens_between(scene: Scene) -> No
     scene.usage.add("late", "cpu", 1, scene.clock.now().replace(month=10))
     invoices += await scene.bill("late")
     assert [invoice.number for invoice in invoices] == ["MB-2026-000001", "MB-2026-000002"]
+
+
+async def test_a_line_of_what_does_not_add_up_says_how_it_came_about(scene: Scene) -> None:
+    stored = Meter("stored", "GB-month", "disk", "time_weighted", "gb", ("class",), weight_per="month")
+    scene.books.state.meters["stored"] = stored
+    price = {"unit_amounts": {"hot": "0.15"}, "unit_amount": "0.10"}
+    charge = {"id": "s", "name": "Storage", "meter": "stored", "model": "matrix", "dimension": "class", **price}
+    document = {"name": "P", "currency": "USD", "charges": [charge]}
+    plan = parse_plan("p", document, scene.books.state.meters)
+    scene.tenant("acme", contract_of(plan, subscription_id="sub_acme"))
+    hot = MeasuredTotal(stored, (("class", "hot"),), Decimal("10.5"), 3, "level 10 at ...", "ab12")
+    other = MeasuredTotal(stored, (("class", ""),), Decimal(2), 1, "level 2 at ...", "cd34")
+    scene.usage.measured["acme"] = [hot, other, MeasuredTotal(stored, (), Decimal("12.5"), 4, "", "ef56")]
+    scene.used("cpu", 0)
+    invoice = await scene.bill_one()
+    assert amounts(invoice) == {"Storage — hot": "1.58", "Storage": "0.20"}  # 10.5 × 0.15 = 1.575, half up
+    by_description = {line.description: line for line in invoice.draft.lines}
+    assert by_description["Storage — hot"].evidence["measured"] == {
+        "aggregation": "time_weighted",
+        "quantity": "10.5",
+        "events": 3,
+        "working": "level 10 at ...",
+        "samples_digest": "ab12",
+    }
+    assert by_description["Storage"].evidence["measured"]["samples_digest"] == "cd34"
+    tables = {tuple(table["dimensions"]): table for table in invoice.snapshot["annex"]["tables"]}
+    assert (tables["hot",]["total"], tables["hot",]["events"], tables["hot",]["days"]) == ("10.5", "3", [])
+    digest = invoice.snapshot["annex"]["digest"]
+    assert await scene.bill() == []
+    # Other samples, same quantities: told apart by the digest.
+    scene.usage.measured["acme"][2] = MeasuredTotal(stored, (), Decimal("12.5"), 4, "", "ef57")
+    assert (await scene.usage.usage("acme", invoice.draft.period)).digest != digest

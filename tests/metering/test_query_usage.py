@@ -161,6 +161,16 @@ def ask(question: Question, tenant: str, regions: tuple[str, ...], limit: int) -
     )
 
 
+@pytest.mark.parametrize("aggregation", ["latest", "time_weighted"])
+def test_of_two_at_one_instant_the_later_record_counts(engine: Engine, aggregation: str) -> None:
+    start, tenant, eu = CENTRES[0], f"query-{next(_numbers)}", (("region", "eu"), ("class", "hot"))
+    events = [Event(start, eu, Decimal(value), "", place) for place, value in enumerate((1, 9, 4))]
+    engine.put(tenant, aggregation, events, [])
+    question = Question(aggregation, "total", start, start + timedelta(hours=2), weight_per="hour")
+    [row] = engine.ask(ask(question, tenant, (), 10), question.now)
+    assert row[3] == (Decimal(8) if aggregation == "time_weighted" else Decimal(4))  # 4 x 2 h
+
+
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 @given(data=st.data())
 @hypothesis_settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
