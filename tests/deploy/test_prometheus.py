@@ -13,7 +13,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "rules.yaml"
 SCRAPED = ROOT / "deploy" / "prometheus" / "prometheus.yaml"
-PACKAGES = ("alerts", "api", "invoicing", "payments", "rating", "runtime", "streams", "subscriptions")
+PACKAGES = ("alerts", "api", "invoicing", "metering", "payments", "rating", "runtime", "streams", "subscriptions")
 # What Prometheus or the scrape settings add.
 ADDED = {"job", "service", "instance", "le"}
 
