@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
-from core.journal import JournalEntry
+from core.journal import decode_entry
 from core.meters import Registry
 from core.topics import USAGE_JOURNAL
 from core.usage_event import IngestLimits
@@ -59,8 +60,8 @@ class Journal(Protocol):
         """Fence the previous owner."""
         ...
 
-    def entries(self, first: int) -> AsyncIterator[tuple[int, JournalEntry]]:
-        """Yield committed entries with their journal offsets, from the offset `first` on."""
+    def entries(self, first: int) -> AsyncIterator[tuple[int, bytes]]:
+        """Yield committed entries' bytes with their journal offsets, from the offset `first` on."""
         ...
 
     async def entry_at(self, offset: int) -> bytes | None:
@@ -108,6 +109,8 @@ class MeterLane:
         self._pause_s, self._events_max, self._monotonic = pause_s, events_max, monotonic
         self._last_commit = 0.0
         self._checkpoint: asyncio.Task[None] | None = None
+        # The newest commit that no checkpoint was begun for.
+        self._unsaved: Committed | None = None
 
     async def open(self) -> None:
         """Fence the previous owner, then go on from the local checkpoint and what the journal has beyond it."""
@@ -124,9 +127,13 @@ class MeterLane:
             # No checkpoint of this journal, and it does not reach to where the book says it was: another journal's.
             book.reset()
         entries, version = 0, -1
-        async for version, entry in self._journal.entries(min(first, book.journal_offset + 1)):
+        async for version, raw in self._journal.entries(min(first, book.journal_offset + 1)):
+            entry = decode_entry(raw)
             if version >= first:
                 state.restore(version, entry, registry)
+                # A lost disk is filled again while it is read, or memory would have to hold all of it.
+                if state.identities.checkpoint_due():
+                    await self._save(Committed(version, raw))
             else:
                 state.restore_samples(version, entry, registry)
             entries += 1
@@ -155,9 +162,12 @@ class MeterLane:
             await self._count(records[start : start + self._events_max])
 
     async def close(self) -> None:
-        """Stop the producer; nothing is open between micro-batches. A checkpoint on its way is finished first."""
+        """Stop the producer; nothing is open between micro-batches. What was counted is saved for the next owner."""
         if self._checkpoint is not None:
             await asyncio.wait({self._checkpoint}, timeout=_CHECKPOINT_SECONDS)
+        if self._unsaved is not None and (self._checkpoint is None or self._checkpoint.done()):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._save(self._unsaved), _CHECKPOINT_SECONDS)
         await self._originals.close()
         await self._journal.close()
         self._state.samples.close()
@@ -184,11 +194,13 @@ class MeterLane:
             await self._count(records)
 
     async def _judge(self, records: list[Any]) -> Tally | None:
+        readings = self._registry.readings
         loaded = await self._registry.get()
         tally = await self._judge_by(records, loaded)
-        if tally is not None and tally.unknown and loaded.loaded_ms <= records[-1].timestamp:
-            # The tenant or meter may be younger than our registry; refuse only by one read after the event came.
-            loaded = await self._registry.newer_than(records[-1].timestamp + 1)
+        if tally is not None and tally.unknown and loaded.reading <= readings:
+            # The tenant or meter may be younger than our registry; refuse only by one read after the event came. That
+            # is counted, not timed: this machine's clock may be ahead of the broker's.
+            loaded = await self._registry.newer_than(readings)
             tally = await self._judge_by(records, loaded)
         return tally
 
@@ -202,13 +214,18 @@ class MeterLane:
             originals = {**originals, **await self._originals.find(tally.wanted, loaded.registry)}
 
     def _checkpoint_if_due(self, committed: Committed) -> None:
+        self._unsaved = committed
         identities = self._state.identities
         if (self._checkpoint is not None and not self._checkpoint.done()) or not identities.checkpoint_due():
             return
-        self._state.samples.commit(committed.offset)
-        work = identities.checkpoint(committed.offset, committed.raw, self._state.freeze())
-        self._checkpoint = asyncio.create_task(work, name=f"checkpoint-{self._state.partition}")
+        self._unsaved = None
+        self._checkpoint = asyncio.create_task(self._save(committed), name=f"checkpoint-{self._state.partition}")
         self._checkpoint.add_done_callback(end_process_if_failed)
+
+    def _save(self, committed: Committed) -> Coroutine[Any, Any, None]:
+        """Begin a checkpoint of the state as it is at this call, up to a journal entry; awaiting finishes it."""
+        self._state.samples.commit(committed.offset)
+        return self._state.identities.checkpoint(committed.offset, committed.raw, self._state.freeze())
 
     def _observe(self, batch: MicroBatch, seconds: float) -> None:
         entry = batch.entry

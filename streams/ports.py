@@ -6,9 +6,9 @@ away at any time. Whoever implements them keeps the journal offset up to which t
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from core.journal import PeriodRow, SampleRow
 
@@ -65,11 +65,13 @@ class Identities(Protocol):
         """Say whether enough is only in memory that a checkpoint is worth its cost."""
         ...
 
-    async def checkpoint(self, journal_offset: int, entry: bytes, state: bytes) -> None:
+    def checkpoint(self, journal_offset: int, entry: bytes, state: bytes) -> Coroutine[Any, Any, None]:
         """Make everything up to `journal_offset` durable, together with the caller's `state`.
 
+        What it covers is fixed at the call; awaiting what it returns does the work.
+
         `entry` is that journal record's value: `load` compares it, so that a disk left over from another cluster is
-        not taken for this one's. What is added while this runs belongs to the next checkpoint.
+        not taken for this one's. What is added after the call belongs to the next checkpoint.
         """
         ...
 

@@ -91,9 +91,9 @@ class KafkaJournal:
         )
         await self._producer.start()
 
-    def entries(self, first: int = 0) -> AsyncIterator[tuple[int, JournalEntry]]:
+    def entries(self, first: int = 0) -> AsyncIterator[tuple[int, bytes]]:
         """Yield what was committed so far, from the journal offset `first` on; only meaningful after `take_over`."""
-        return read_journal(self._bootstrap, self._partition, first)
+        return _read_journal_bytes(self._bootstrap, self._partition, first)
 
     async def entry_at(self, offset: int) -> bytes | None:
         """Return the entry's bytes at a journal offset, None if there is none (any more)."""

@@ -45,7 +45,7 @@ class Journal:
     async def entries(self, first: int) -> Any:
         for offset in range(first, len(self.raw)):
             self.entries_read += 1
-            yield offset, decode_entry(self.raw[offset])
+            yield offset, self.raw[offset]
 
     async def entry_at(self, offset: int) -> bytes | None:
         return self.raw[offset] if offset < len(self.raw) else None
@@ -59,6 +59,8 @@ class Journal:
 
 class Cache:
     """A registry that is always fresh."""
+
+    readings = 0
 
     async def get(self) -> LoadedRegistry:
         return LoadedRegistry(REGISTRY, BASE_MS * 2)
@@ -162,10 +164,49 @@ async def test_a_checkpoint_spares_the_reading_of_what_it_covers(tmp_path: Path)
         if worker._checkpoint is not None:
             await worker._checkpoint
     await worker.close()
-    reader = lane(tmp_path / "state", journal, records)
+    in_order = lane(tmp_path / "state", journal, records)
     journal.entries_read = 0
+    await in_order.open()
+    assert journal.entries_read == 0
+    await in_order.close()
+
+
+async def test_a_killed_workers_checkpoint_spares_most_of_the_reading(tmp_path: Path) -> None:
+    records, journal = traffic(1), Journal()
+    worker = lane(tmp_path / "state", journal, records)
+    await worker.open()
+    for start in range(0, len(records), 150):
+        await worker.handle(records[start : start + 150])
+        if worker._checkpoint is not None:
+            await worker._checkpoint
+    # As kill -9 leaves it: nobody closed anything.
+    shutil.copytree(tmp_path / "state", tmp_path / "copy")
+    successor = lane(tmp_path / "copy", journal, records)
+    journal.entries_read = 0
+    await successor.open()
+    assert 0 < journal.entries_read < len(journal.raw) // 2
+    assert len(successor._state) == len(worker._state)
+    await successor.close()
+    await worker.close()
+
+
+async def test_a_lost_disk_is_filled_again_while_the_journal_is_read(tmp_path: Path) -> None:
+    records, journal = traffic(1), Journal()
+    worker = lane(tmp_path / "lost", journal, records)
+    await worker.open()
+    for start in range(0, len(records), 150):
+        await worker.handle(records[start : start + 150])
+    await worker.close()
+    reader = lane(tmp_path / "new", journal, records)
     await reader.open()
-    assert 0 <= journal.entries_read < len(journal.raw) // 2
+    # Without closing: what was read is on disk already.
+    shutil.copytree(tmp_path / "new", tmp_path / "copy")
+    journal.entries_read = 0
+    successor = lane(tmp_path / "copy", journal, records)
+    await successor.open()
+    assert journal.entries_read < len(journal.raw) // 2
+    assert len(successor._state) == len(reader._state) > 1_000
+    await successor.close()
     await reader.close()
 
 

@@ -74,10 +74,10 @@ class MemoryJournal:
     async def take_over(self) -> None:
         self._log.owner = self
 
-    async def entries(self, first: int = 0) -> AsyncIterator[tuple[int, JournalEntry]]:
+    async def entries(self, first: int = 0) -> AsyncIterator[tuple[int, bytes]]:
         for offset, batch in enumerate(list(self._log.committed)):
             if offset >= first:
-                yield offset, batch.entry
+                yield offset, encode_entry(batch.entry)
 
     async def entry_at(self, offset: int) -> bytes | None:
         committed = self._log.committed
@@ -196,7 +196,7 @@ def batch(first: int, last: int, *, previous_last: int = -1, **changes: Any) -> 
 
 
 async def entries_of(journal: Journal) -> list[JournalEntry]:
-    return [found async for _, found in journal.entries()]
+    return [decode_entry(raw) async for _, raw in journal.entries(0)]
 
 
 async def opened(open_journal: Callable[[], Journal]) -> Journal:
@@ -243,8 +243,9 @@ async def test_reading_begins_where_it_is_told_to(log: Any) -> None:
     journal = await opened(log.open)
     commits = [await journal.commit(batch(n, n, previous_last=n - 1)) for n in range(3)]
     journal = await opened(log.open)
-    later = [found async for found in journal.entries(commits[1].offset)]
-    assert [(offset, one.last) for offset, one in later] == [(commits[1].offset, 1), (commits[2].offset, 2)]
+    later = [one async for one in journal.entries(commits[1].offset)]
+    found = [(offset, decode_entry(raw).last) for offset, raw in later]
+    assert found == [(commits[1].offset, 1), (commits[2].offset, 2)]
     # The very bytes that were committed, so that a checkpoint can tell its own journal from another.
     assert await journal.entry_at(commits[1].offset) == commits[1].raw
     assert decode_entry(commits[1].raw) == entry(1, 1, previous_last=0)
