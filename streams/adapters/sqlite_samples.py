@@ -29,7 +29,7 @@ from streams.ports import PeriodsOf
 
 log = structlog.get_logger()
 # Another number means tables of another form: the book is thrown away and rebuilt.
-FORM = 2
+FORM = 3
 CACHE_KIB = 32 * 1_024
 # Beyond this the write-ahead log is put into the file; the only time that the disk is waited for.
 _LOG_PAGES_MAX = 8_192

@@ -131,6 +131,10 @@ class PeriodNames:
                 all(start <= time_us < end and name != PRESENT for name, start, end in found),
                 f"a period that does not hold its instant: {found} at {time_us}",
             )
+            must_hold(
+                all(start % SLOT_US == end % SLOT_US == 0 for _, start, end in found),
+                f"a period that begins or ends inside a quarter hour: {found}",
+            )
             self._names[key] = found
         if horizon_us and any(start < horizon_us for _, start, _ in found):
             return tuple(period for period in found if period[1] >= horizon_us)

@@ -125,7 +125,7 @@ class TwoPeriods:
 
     def bounds(self, tenant: str, name: str) -> tuple[int, int]:
         if name == "year":
-            return 0, 10**18
+            return 0, 9 * 10**17
         length = self.HOUR if name[0] == "h" else 10 * self.HOUR
         return int(name[1:]) * length, (int(name[1:]) + 1) * length
 

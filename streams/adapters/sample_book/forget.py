@@ -8,8 +8,11 @@ level that held before it, so that it can be taken out, too.
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 
 from streams.adapters.sample_book.stored_totals import StoredMeter, unpack
+from streams.adapters.sample_book.texts import see_texts
+from streams.domain.period_totals import SLOT_US
 
 # So few that a micro-batch does not wait for them.
 SAMPLES_AT_ONCE = 20_000
@@ -28,6 +31,14 @@ WHERE meter = ?1 AND time_us < ?2 AND EXISTS (
     AND (later.time_us, later."offset", later."index") > (old.time_us, old."offset", old."index"))
 ORDER BY time_us, "offset", "index" LIMIT ?3
 """
+_OLD_TEXTS = f"""
+SELECT meter, text, time_us / {SLOT_US}, time_us, "offset", "index" FROM texts WHERE meter = ? AND time_us < ? LIMIT ?
+"""  # noqa: S608
+_DROP_TEXT = 'DELETE FROM texts WHERE meter = ? AND time_us = ? AND "offset" = ? AND "index" = ?'
+_DROP_NUMBERS = """
+DELETE FROM numbers WHERE (meter, time_us, "offset", "index") IN (
+    SELECT meter, time_us, "offset", "index" FROM numbers WHERE meter = ? AND time_us < ? LIMIT ?)
+"""
 _DROP_LEVEL = 'DELETE FROM levels WHERE meter = ? AND time_us = ? AND "offset" = ? AND "index" = ?'
 
 
@@ -44,16 +55,21 @@ def forget_samples(db: sqlite3.Connection, meters: list[StoredMeter]) -> None:
         meter = meters[-1]
         if meter.aggregation == "time_weighted":
             dropped = _forget_levels(db, meter, left)
+        elif meter.aggregation == "unique":
+            dropped = _forget_texts(db, meter, left)
         else:
-            table = "texts" if meter.aggregation == "unique" else "numbers"
-            old = f'SELECT meter, time_us, "offset", "index" FROM {table} WHERE meter = ? AND time_us < ? LIMIT ?'  # noqa: S608
-            dropped = db.execute(
-                f'DELETE FROM {table} WHERE (meter, time_us, "offset", "index") IN ({old})',  # noqa: S608
-                (meter.row_id, meter.horizon_us, left),
-            ).rowcount
+            dropped = db.execute(_DROP_NUMBERS, (meter.row_id, meter.horizon_us, left)).rowcount
         if dropped < left:
             meters.pop()
         left -= dropped + 1
+
+
+def _forget_texts(db: sqlite3.Connection, meter: StoredMeter, at_most: int) -> int:
+    old = db.execute(_OLD_TEXTS, (meter.row_id, meter.horizon_us, at_most)).fetchall()
+    seen = Counter((row_id, text, slot) for row_id, text, slot, *_ in old)
+    see_texts(db, {text: -samples for text, samples in seen.items()})
+    db.executemany(_DROP_TEXT, [(meter.row_id, *place) for _, _, _, *place in old])
+    return len(old)
 
 
 def _forget_levels(db: sqlite3.Connection, meter: StoredMeter, at_most: int) -> int:

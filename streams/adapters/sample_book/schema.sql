@@ -30,7 +30,15 @@ CREATE TABLE texts (
     text     BLOB NOT NULL,
     PRIMARY KEY (meter, time_us, "offset", "index")
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX texts_by_text ON texts (meter, text, time_us);
+
+-- In which quarter hours a text was seen, and in how many samples.
+CREATE TABLE text_slots (
+    meter   INTEGER NOT NULL,
+    text    BLOB NOT NULL,
+    slot    INTEGER NOT NULL,
+    samples INTEGER NOT NULL,
+    PRIMARY KEY (meter, text, slot)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE numbers (
     meter    INTEGER NOT NULL,
