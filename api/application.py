@@ -8,6 +8,7 @@ from starlette.types import ASGIApp
 from api.dependencies import Dependencies
 from api.envelope import Envelope
 from api.problems import add_problem_handlers
+from api.routes.alerts import create_alert_router
 from api.routes.dead_letters import create_dead_letter_router
 from api.routes.invoices import create_invoice_router
 from api.routes.operations import create_operations_router
@@ -44,5 +45,6 @@ def create_app(dependencies: Dependencies) -> FastAPI:
     app.include_router(create_webhook_router(dependencies, ""), include_in_schema=False)
     app.include_router(create_dead_letter_router(dependencies, PREFIX))
     app.include_router(create_usage_query_router(dependencies, PREFIX))
+    app.include_router(create_alert_router(dependencies, PREFIX))
     app.include_router(create_operations_router(dependencies))
     return app

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from uuid import uuid4
 
 from api.ports import (
+    AlertDesk,
     DeadLetterDesk,
     InvoiceBook,
     LimitBook,
@@ -39,6 +40,7 @@ class Dependencies:
     stripe_webhooks: WebhookReceiver
     dead_letters: DeadLetterDesk
     usage: UsageBook
+    alerts: AlertDesk
     checks: Mapping[str, ReadinessCheck]
     clock: Clock
     ingest_limits: IngestLimits = field(default_factory=IngestLimits)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from api.domain.quota_answer import Limit, QuotaReading
 from core.errors import NotFoundError, UnavailableError
@@ -178,6 +178,50 @@ class UsageBook(Protocol):
 
     async def summarize(self, registry: Registry, *, tenant: str, period: str | None) -> dict[str, Any]:
         """Return the totals of all meters in a period; `NotFoundError`, `InvalidInputError`."""
+        ...
+
+
+class AlertDesk(Protocol):
+    """Alerts, rules and webhook endpoints as documents. Raises `UnavailableError` if the store is away."""
+
+    async def list_alerts(
+        self,
+        *,
+        tenant: str | None,
+        kind: str | None,
+        status: Literal["pending", "sent", "refused"] | None,
+        limit: int,
+        starting_after: str | None,
+    ) -> list[dict[str, Any]]:
+        """Return up to `limit` alerts, newest first; `NotFoundError` if `starting_after` names none."""
+        ...
+
+    async def resend_alert(self, alert_id: str) -> int:
+        """Let what was not delivered of an alert go out again; returns how many deliveries. `NotFoundError`."""
+        ...
+
+    async def list_rules(self) -> list[dict[str, Any]]:
+        """Return all rules."""
+        ...
+
+    async def put_rule(self, rule_id: str, document: dict[str, Any]) -> dict[str, Any]:
+        """Write a rule; refuses with all faults, `NotFoundError` (tenant, meter), `ConflictError` (said twice)."""
+        ...
+
+    async def delete_rule(self, rule_id: str) -> None:
+        """Remove a rule; `NotFoundError`."""
+        ...
+
+    async def list_endpoints(self) -> list[dict[str, Any]]:
+        """Return all webhook endpoints, without their secrets."""
+        ...
+
+    async def put_endpoint(self, endpoint_id: str, document: dict[str, Any]) -> dict[str, Any]:
+        """Write an endpoint; the answer has its `secret` if it is new. Refuses with all faults, `NotFoundError`."""
+        ...
+
+    async def rotate_secret(self, endpoint_id: str) -> dict[str, Any]:
+        """Give an endpoint a new secret, which the answer has; `NotFoundError`."""
         ...
 
 

@@ -79,6 +79,7 @@ def show_settings() -> None:
 
 
 def _mount_stages() -> None:
+    from alerts.commands import app as alert_app
     from catalogues.commands import app as catalogue_app
     from invoicing.commands import app as invoice_app
     from metering.commands import app as metering_app
@@ -98,6 +99,7 @@ def _mount_stages() -> None:
     app.add_typer(metering_app)
     app.command()(create_command(open_reconciler))
     app.add_typer(payment_app, name="payment-method")
+    app.add_typer(alert_app, name="alerts")
 
 
 def _run(work: Any) -> Any:

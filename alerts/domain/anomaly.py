@@ -47,7 +47,7 @@ _SILENCE_PROBABILITY = 1e-6
 # From how many earlier stretches as long as the silence its likelihood is taken.
 _SPANS_MIN = 5
 _DAILY_SPANS_MIN = 3
-# Less than this share of what is usual counts as nothing: a late evening's last event does not make a weekend busy.
+# This share of what is usual, with the noise of so few, counts as nothing: a late evening does not make a weekend busy.
 _NEARLY_NOTHING = 0.05
 # A little more than Poisson noise: large counts are taken to vary by a seventh (its root) whatever their history.
 _DISPERSION = 0.02
@@ -227,6 +227,7 @@ def _same_hours(heard: Sequence[Tally], run: int, per_day: int) -> list[Sequence
     if not daily:
         return None
     little = _NEARLY_NOTHING * median(_events(span) for span in daily.values())
+    little += 3 * math.sqrt(little)
     empty = {day for day, span in spans.items() if _events(span) <= little}
     same_weekday = {day for day in spans if day % 7 == 0}
     if len(same_weekday & empty) > (len(same_weekday) >= _WEEK_DAYS_MIN // 7):

@@ -11,6 +11,7 @@ import structlog
 import uvicorn
 
 from api.adapters.kafka_publisher import KafkaPublisher
+from api.adapters.postgres_alerts import PostgresAlerts
 from api.adapters.postgres_invoices import PostgresInvoices
 from api.adapters.postgres_limits import PostgresLimits
 from api.adapters.redis_quotas import RedisQuotas
@@ -30,6 +31,7 @@ from runtime.clickhouse import connection_arguments
 from runtime.postgres import Pool, create_pool
 from runtime.registry import RegistryCache
 from runtime.settings import Settings
+from runtime.webhooks_out.worker import outgoing_policy
 
 _DRAIN_SECONDS = 10
 log = structlog.get_logger()
@@ -97,6 +99,7 @@ async def open_dependencies(settings: Settings) -> AsyncIterator[Dependencies]:
             stripe_webhooks=StripeWebhooks(settings, PostgresPayments(pool), clock),
             dead_letters=dead_letters,
             usage=usage,
+            alerts=PostgresAlerts(pool, outgoing_policy(settings), clock),
             checks={
                 "kafka": publisher.check,
                 "redis": quotas.check,

@@ -152,6 +152,39 @@ class MemoryUsage:
 
 
 @dataclass
+class MemoryAlerts:
+    """What was asked; the rules and endpoints themselves are tested on the real store."""
+
+    alerts: list[dict[str, Any]] = field(default_factory=list)
+    asked: list[dict[str, Any]] = field(default_factory=list)
+
+    async def list_alerts(self, **asked: Any) -> list[dict[str, Any]]:
+        self.asked.append(asked)
+        return self.alerts[: asked["limit"]]
+
+    async def resend_alert(self, alert_id: str) -> int:
+        return 0
+
+    async def list_rules(self) -> list[dict[str, Any]]:
+        return []
+
+    async def put_rule(self, rule_id: str, document: dict[str, Any]) -> dict[str, Any]:
+        return {"rule_id": rule_id, **document}
+
+    async def delete_rule(self, rule_id: str) -> None:
+        raise NotFoundError(f"no alert rule {rule_id!r}")
+
+    async def list_endpoints(self) -> list[dict[str, Any]]:
+        return []
+
+    async def put_endpoint(self, endpoint_id: str, document: dict[str, Any]) -> dict[str, Any]:
+        return {"endpoint_id": endpoint_id, **document}
+
+    async def rotate_secret(self, endpoint_id: str) -> dict[str, Any]:
+        raise NotFoundError(f"no webhook endpoint {endpoint_id!r}")
+
+
+@dataclass
 class Fakes:
     registry: MemoryRegistry = field(default_factory=MemoryRegistry)
     publisher: MemoryPublisher = field(default_factory=MemoryPublisher)
@@ -160,6 +193,7 @@ class Fakes:
     invoices: MemoryInvoices = field(default_factory=MemoryInvoices)
     dead_letters: MemoryDeadLetters = field(default_factory=MemoryDeadLetters)
     usage: MemoryUsage = field(default_factory=MemoryUsage)
+    alerts: MemoryAlerts = field(default_factory=MemoryAlerts)
     webhooks: MemoryWebhooks = field(default_factory=MemoryWebhooks)
     checks: dict[str, Any] = field(default_factory=dict)
     clock: ManualClock = field(default_factory=lambda: ManualClock(NOW))
@@ -174,6 +208,7 @@ class Fakes:
             stripe_webhooks=self.webhooks,
             dead_letters=self.dead_letters,
             usage=self.usage,
+            alerts=self.alerts,
             checks=self.checks,
             clock=self.clock,
             ingest_limits=IngestLimits(max_bytes=4_096),

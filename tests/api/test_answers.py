@@ -190,6 +190,9 @@ async def test_openapi_describes_every_endpoint(client: httpx2.AsyncClient) -> N
         "/api/v1/usage", "/api/v1/usage/batch", "/api/v1/usage/current", "/api/v1/invoices",
         "/api/v1/invoices/{invoice_id}", "/api/v1/webhooks/stripe", "/health", "/ready",
         "/api/v1/usage/summary", "/api/v1/usage/{tenant_id}",
+        "/api/v1/alerts", "/api/v1/alerts/{alert_id}/resend", "/api/v1/alert-rules", "/api/v1/alert-rules/{rule_id}",
+        "/api/v1/webhook-endpoints", "/api/v1/webhook-endpoints/{endpoint_id}",
+        "/api/v1/webhook-endpoints/{endpoint_id}/rotate-secret",
     }  # fmt: skip
     assert "application/cloudevents+json" in paths["/api/v1/usage"]["post"]["requestBody"]["content"]
     assert (await client.get("/docs")).status_code == 200
