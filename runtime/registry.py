@@ -22,10 +22,14 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class LoadedRegistry:
-    """A registry and when its reading began (milliseconds since 1970 UTC): it knows all that was committed by then."""
+    """A registry and when its reading began (milliseconds since 1970 UTC): it knows all that was committed by then.
+
+    `reading` numbers the readings of one cache: unlike two instants, two of them are compared without a clock.
+    """
 
     registry: Registry
     loaded_ms: int
+    reading: int = 0
 
 
 class RegistryCache:
@@ -36,6 +40,7 @@ class RegistryCache:
         self._loaded: LoadedRegistry | None = None
         self._tried_ms = 0
         self._turn = asyncio.Lock()
+        self.readings = 0  # begun so far
 
     async def get(self) -> LoadedRegistry:
         """Return the registry, read anew if it is older than the refresh time; during an outage the last good one.
@@ -53,12 +58,12 @@ class RegistryCache:
                 log.warning("registry.stale", error=str(error), age_ms=self._now_ms() - loaded.loaded_ms)
         return loaded
 
-    async def newer_than(self, instant_ms: int) -> LoadedRegistry:
-        """Return a registry read at or after `instant_ms`; waits out an outage: a wrong refusal costs more."""
+    async def newer_than(self, reading: int) -> LoadedRegistry:
+        """Return a registry of a later reading than that; waits out an outage: a wrong refusal costs more."""
         pause = 0.1
         while True:
             async with self._turn:
-                if self._loaded is not None and self._loaded.loaded_ms >= instant_ms:
+                if self._loaded is not None and self._loaded.reading > reading:
                     return self._loaded
                 try:
                     return await self.refresh()
@@ -70,13 +75,15 @@ class RegistryCache:
     async def refresh(self) -> LoadedRegistry:
         """Read the registry now; raises psycopg's errors."""
         loaded_ms = self._now_ms()
+        self.readings += 1
+        reading = self.readings
         async with self._pool.connection(timeout=5) as connection:
             tenants = await (
                 await connection.execute("SELECT tenant_id, time_zone, billing_anchor_day FROM tenants")
             ).fetchall()
             meters = await read_meters(connection)
         registry = Registry.of((row["tenant_id"] for row in tenants), meters.values(), _calendars(tenants))
-        self._loaded = LoadedRegistry(registry, loaded_ms)
+        self._loaded = LoadedRegistry(registry, loaded_ms, reading)
         return self._loaded
 
     def _now_ms(self) -> int:
