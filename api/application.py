@@ -10,9 +10,11 @@ from api.envelope import Envelope
 from api.problems import add_problem_handlers
 from api.routes.alerts import create_alert_router
 from api.routes.dead_letters import create_dead_letter_router
+from api.routes.grants import create_grant_router
 from api.routes.invoices import create_invoice_router
 from api.routes.operations import create_operations_router
 from api.routes.quotas import create_quota_router
+from api.routes.reservations import create_reservation_router
 from api.routes.usage import create_usage_router
 from api.routes.usage_query import create_usage_query_router
 from api.routes.webhooks import create_webhook_router
@@ -44,6 +46,8 @@ def create_app(dependencies: Dependencies) -> FastAPI:
     # Where the earlier service had it: webhook endpoints are configured at the provider and hard to move.
     app.include_router(create_webhook_router(dependencies, ""), include_in_schema=False)
     app.include_router(create_dead_letter_router(dependencies, PREFIX))
+    app.include_router(create_grant_router(dependencies, PREFIX))
+    app.include_router(create_reservation_router(dependencies, PREFIX))
     app.include_router(create_usage_query_router(dependencies, PREFIX))
     app.include_router(create_alert_router(dependencies, PREFIX))
     app.include_router(create_operations_router(dependencies))

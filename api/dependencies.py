@@ -10,8 +10,6 @@ from api.ports import (
     AlertDesk,
     DeadLetterDesk,
     InvoiceBook,
-    LimitBook,
-    QuotaView,
     ReadinessCheck,
     RegistrySource,
     UsageBook,
@@ -21,6 +19,7 @@ from api.ports import (
 from core.clock import Clock
 from core.input_forms.mapping import FormMapping
 from core.usage_event import IngestLimits
+from quotas.desk import QuotaDesk
 
 
 def make_uuid() -> str:
@@ -34,8 +33,7 @@ class Dependencies:
 
     registry: RegistrySource
     publisher: UsagePublisher
-    quotas: QuotaView
-    limits: LimitBook
+    quotas: QuotaDesk
     invoices: InvoiceBook
     stripe_webhooks: WebhookReceiver
     dead_letters: DeadLetterDesk

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
-from api.domain.quota_answer import Limit, QuotaReading
 from core.errors import NotFoundError, UnavailableError
 from core.meters import Registry
 
@@ -50,22 +49,6 @@ class UsagePublisher(Protocol):
 
         Raises `NotConfirmedError` or `OverloadedError`.
         """
-        ...
-
-
-class QuotaView(Protocol):
-    """Live quotas."""
-
-    async def read(self, tenant: str, meters: Sequence[str], period: str) -> list[QuotaReading]:
-        """Return one reading per meter, in order; `UnavailableError` if the view does not answer."""
-        ...
-
-
-class LimitBook(Protocol):
-    """Limits of tenants by meter."""
-
-    async def limits_of(self, tenant: str) -> Mapping[str, Limit]:
-        """Return meter -> limit; may be a few seconds old."""
         ...
 
 

@@ -32,6 +32,10 @@ class LiveView(Protocol):
         """
         ...
 
+    async def check(self) -> None:
+        """Return when the view answers; raises otherwise."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class TenantBook:
@@ -115,7 +119,7 @@ class ReservationDesk(Protocol):
         """Hold if used + held + amount stays within the ceiling; `UnavailableError` while it cannot know."""
         ...
 
-    async def commit(self, reservation: Reservation, actual: Decimal, periods: Sequence[str]) -> Decision:
+    async def commit(self, reservation: Reservation, actual: Decimal) -> Decision:
         """Keep `actual` until the event has arrived, or until the reservation's `expires_at`."""
         ...
 

@@ -131,7 +131,6 @@ async def commit_reservation(
     *,
     tenant: str,
     settle_seconds: int,
-    periods: tuple[str, ...],
     books: ReservationBooks,
     desk: ReservationDesk,
     clock: Clock,
@@ -156,7 +155,7 @@ async def commit_reservation(
     if not await books.extend(reservation_id, "committed", until):
         raise ReservationOverError(f"reservation {reservation_id} has expired")
     committed = replace(reservation, status="committed", expires_at=until)
-    decision = await desk.commit(committed, actual, periods)
+    decision = await desk.commit(committed, actual)
     if decision.outcome == "gone":
         await books.close(reservation_id, "released")
         raise ReservationOverError(f"reservation {reservation_id} has expired")

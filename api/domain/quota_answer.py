@@ -1,76 +1,133 @@
-"""What a live quota says. Owns the sums over partitions and what is left of a limit; texts in, texts out, no float."""
+"""What the API says about quotas. Owns the JSON of usage, entitlements, grants and reservations; no float in it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import ROUND_DOWN, Decimal
 from typing import Any
 
-import msgspec
-
+from core.meters import Meter
 from core.period import format_instant
+from core.quantity import format_scaled, unscale
+from quotas.check_entitlement import Standing
+from quotas.domain.balance import Drawn
+from quotas.domain.entitlement import Entitlement
+from quotas.domain.grant import Grant
+from quotas.domain.reading import Reading
+from quotas.domain.reservation import Reservation
+from quotas.domain.span import Span
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """How much of a meter a tenant may use in a period; `hard` refuses what goes beyond."""
-
-    quantity: Decimal
-    hard: bool
-
-
-@dataclass(frozen=True, slots=True)
-class QuotaReading:
-    """One quota as Redis holds it: hash fields of the quota, and the freshness of each partition (milliseconds)."""
-
-    fields: Mapping[str, str]
-    freshness_ms: Mapping[str, int]
-    is_stale: bool
-
-
-def read_freshness(fields: Mapping[str, str]) -> dict[str, int]:
-    """Return partition -> the time its newest record was seen, from `meterbook:freshness`.
-
-    A partition in which nothing was counted yet has no time to tell and is left out.
+def answer_usage(tenant: str, meter: Meter, span: Span, reading: Reading, limit: Entitlement | None) -> dict[str, Any]:
+    """Return live usage; `limit`, `remaining` and `percent` are null without a limit of this span, `used` where the
+    meter cannot be read by it.
     """
-    freshness = {}
-    for name, text in fields.items():
-        at_ms = int(msgspec.json.decode(text)["at_ms"])
-        if at_ms > 0:
-            freshness[name.removeprefix("p")] = at_ms
-    return freshness
-
-
-def used_quantity(fields: Mapping[str, str]) -> Decimal:
-    """Add up a quota's quantities over source partitions and their segments."""
-    return sum((Decimal(text) for name, text in fields.items() if _is_part(name, "q")), Decimal(0))
-
-
-def counted_events(fields: Mapping[str, str]) -> int:
-    """Add up a quota's events over source partitions and their segments."""
-    return sum(int(text) for name, text in fields.items() if _is_part(name, "n"))
-
-
-def answer_quota(
-    *, tenant: str, meter: str, unit: str, period: str, reading: QuotaReading, limit: Limit | None
-) -> dict[str, Any]:
-    """Return the answer as JSON-ready fields; `limit`, `remaining` and `percent` are null without a limit."""
-    used = used_quantity(reading.fields)
+    used = None if reading.quantity is None else unscale(reading.quantity)
+    bound = limit.limit if limit is not None and used is not None else None
     return {
         "tenant_id": tenant,
-        "meter": meter,
-        "unit": unit,
-        "period": period,
-        "used": _text(used),
-        "limit": _text(limit.quantity) if limit else None,
-        "remaining": _text(max(limit.quantity - used, Decimal(0))) if limit else None,
-        "percent": _percent(used, limit.quantity) if limit else None,
-        "hard": limit.hard if limit else None,
-        "events": counted_events(reading.fields),
-        "as_of": _as_of(reading),
+        "meter": meter.meter_id,
+        "unit": meter.unit,
+        "aggregation": meter.aggregation,
+        "period": span.name,
+        "window": answer_window(reading),
+        "used": None if reading.quantity is None else format_scaled(reading.quantity),
+        "limit": None if bound is None else _text(bound),
+        "remaining": None if bound is None or used is None else _text(max(bound - used, Decimal(0))),
+        "percent": None if bound is None or used is None else _percent(used, bound),
+        "hard": limit.hard if limit is not None and bound is not None else None,
+        "events": reading.events,
+        "as_of": _instant(reading.as_of),
         "stale": reading.is_stale,
+    }
+
+
+def answer_window(reading: Reading) -> dict[str, str]:
+    """Return the half-open window that a reading covers."""
+    return {"start": format_instant(reading.window.start), "end": format_instant(reading.window.end)}
+
+
+def answer_entitlement(tenant: str, entitlement: Entitlement) -> dict[str, Any]:
+    """Return a boolean or static entitlement."""
+    value = entitlement.value
+    has_access = bool(value) if entitlement.feature.kind == "boolean" else value is not None
+    return {**_head(tenant, entitlement), "has_access": has_access, "value": value}
+
+
+def answer_standing(
+    tenant: str, standing: Standing, meter: Meter, span: Span, reserved: Decimal | None
+) -> dict[str, Any]:
+    """Return a metered entitlement; `balance` is what is left beside what is reserved (null: no limit).
+
+    `reserved` is null while it cannot be known, and the answer stale then.
+    """
+    entitlement, balance = standing.entitlement, standing.balance
+    limit, left = entitlement.limit, standing.left
+    over = max(standing.used - limit, Decimal(0)) if limit is not None else Decimal(0)
+    return {
+        **_head(tenant, entitlement),
+        "has_access": standing.has_access(reserved or Decimal(0)),
+        "meter": meter.meter_id,
+        "unit": meter.unit,
+        "period": span.name,
+        "window": answer_window(standing.reading),
+        "usage": _text(standing.used),
+        "limit": None if limit is None else _text(limit),
+        "hard": entitlement.hard,
+        "balance": None if left is None else _text(max(left - (reserved or Decimal(0)), Decimal(0))),
+        "overage": _text(over if balance is None else balance.overage),
+        "reserved": None if reserved is None else _text(reserved),
+        "sources": [] if balance is None else [_source(source) for source in balance.sources],
+        "as_of": _instant(standing.reading.as_of),
+        "stale": standing.reading.is_stale or reserved is None,
+    }
+
+
+def answer_grant(tenant: str, feature: str, grant: Grant) -> dict[str, Any]:
+    """Return a grant."""
+    return {
+        "grant_id": grant.grant_id,
+        "tenant_id": tenant,
+        "feature": feature,
+        "amount": _text(grant.amount),
+        "priority": grant.priority,
+        "effective_at": format_instant(grant.effective_at),
+        "expires_at": _instant(grant.expires_at),
+        "recurrence": grant.recurrence,
+        "rollover_min": _text(grant.rollover_min),
+        "rollover_max": _text(grant.rollover_max),
+        "reason": grant.reason,
+        "created_at": format_instant(grant.created_at),
+    }
+
+
+def answer_reservation(reservation: Reservation) -> dict[str, Any]:
+    """Return a reservation; `event` is the identity that the usage event must have."""
+    return {
+        "reservation_id": reservation.reservation_id,
+        "tenant_id": reservation.tenant_id,
+        "meter": reservation.meter_id,
+        "amount": _text(reservation.amount),
+        "status": reservation.status,
+        "event": {"source": reservation.source, "id": reservation.event_id},
+        "created_at": format_instant(reservation.created_at),
+        "expires_at": format_instant(reservation.expires_at),
+    }
+
+
+def _head(tenant: str, entitlement: Entitlement) -> dict[str, Any]:
+    feature = entitlement.feature
+    return {"tenant_id": tenant, "feature": feature.feature_id, "kind": feature.kind, "origin": entitlement.origin}
+
+
+def _source(source: Drawn) -> dict[str, Any]:
+    return {
+        "source": source.source,
+        "priority": source.priority,
+        "amount": _text(source.amount),
+        "gave": _text(source.gave),
+        "left": _text(source.left),
+        "expires_at": _instant(source.expires_at),
     }
 
 
@@ -81,18 +138,8 @@ def _percent(used: Decimal, limit: Decimal) -> str:
     return f"{(used * 100 / limit).quantize(Decimal('0.01'), rounding=ROUND_DOWN):f}"
 
 
-def _as_of(reading: QuotaReading) -> str | None:
-    """Return up to when the figure is complete: the least fresh partition that feeds it."""
-    partitions = {name[1:].partition(":")[0] for name in reading.fields if _is_part(name, "q")}
-    known = [reading.freshness_ms[name] for name in partitions if name in reading.freshness_ms]
-    known = known or list(reading.freshness_ms.values())
-    if not known:
-        return None
-    return format_instant(datetime.fromtimestamp(min(known) / 1000, UTC))
-
-
-def _is_part(name: str, kind: str) -> bool:
-    return name[:1] == kind and name[1:2].isdigit()
+def _instant(instant: datetime | None) -> str | None:
+    return None if instant is None else format_instant(instant)
 
 
 def _text(value: Decimal) -> str:

@@ -1,60 +1,108 @@
-"""`GET /usage/current`: live quotas of a tenant."""
+"""Live quotas: `GET /usage/current`, and what a tenant may use: `GET /entitlements/{tenant}/{feature}`."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from starlette.responses import Response
 
 from api.dependencies import Dependencies
-from api.domain.quota_answer import answer_quota
+from api.domain.quota_answer import answer_entitlement, answer_standing, answer_usage
 from api.problems import respond_json
 from core.errors import NotFoundError
 from core.ids import TENANT_PATTERN
-from core.period import month_key
+from core.meters import Registry
+from quotas.domain.entitlement import Entitlement
+from quotas.domain.span import SPAN_PATTERN, Span, periods_of
+from quotas.ports import TenantBook
 
-_PERIOD = r"^\d{4}-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01])T([01]\d|2[0-3]))?$"
+TENANT = f"^{TENANT_PATTERN.pattern}$"
+
+
+async def find_registry(dependencies: Dependencies, tenant: str, meter: str | None = None) -> Registry:
+    """Return a registry that knows the tenant, and the meter if one is named; raises `NotFoundError`."""
+    registry = await dependencies.registry.current()
+    if tenant not in registry.tenants or (meter is not None and meter not in registry.by_id):
+        registry = await dependencies.registry.newest()
+    if tenant not in registry.tenants:
+        raise NotFoundError(f"no tenant {tenant!r}")
+    if meter is not None and meter not in registry.by_id:
+        raise NotFoundError(f"no meter {meter[:80]!r}")
+    return registry
 
 
 def create_quota_router(dependencies: Dependencies, prefix: str) -> APIRouter:
-    """Return the route that answers live quotas."""
-    router = APIRouter(prefix=prefix, tags=["usage"])
+    """Return the routes that answer live quotas."""
+    router = APIRouter(prefix=prefix)
+    desk = dependencies.quotas
 
-    @router.get("/usage/current")
+    @router.get("/usage/current", tags=["usage"])
     async def read_current_usage(
-        tenant_id: Annotated[str, Query(pattern=f"^{TENANT_PATTERN.pattern}$")],
+        tenant_id: Annotated[str, Query(pattern=TENANT)],
         meter: Annotated[str | None, Query(max_length=256, description="all meters if absent")] = None,
         period: Annotated[
-            str | None, Query(pattern=_PERIOD, description="a month or hour; this month if absent")
-        ] = None,
+            str,
+            Query(
+                pattern=SPAN_PATTERN,
+                description="current_month, current_year, billing_period, rolling:24h, rolling:7d (1 to 744 hours),"
+                " or a year, month, hour, or the first day of a billing period",
+            ),
+        ] = "current_month",
     ) -> Response:
         """Return what a tenant has used in a period and what is left: an object with `meter`, else a list in `data`."""
-        registry = await dependencies.registry.current()
-        if tenant_id not in registry.tenants or (meter is not None and meter not in registry.by_id):
-            registry = await dependencies.registry.newest()
-        if tenant_id not in registry.tenants:
-            raise NotFoundError(f"no tenant {tenant_id!r}")
-        if meter is not None and meter not in registry.by_id:
-            raise NotFoundError(f"no meter {meter[:80]!r}")
-        span = period or month_key(dependencies.clock.now())
-        meters = [meter] if meter is not None else [known.meter_id for known in registry.meters]
-        readings = await dependencies.quotas.read(tenant_id, meters, span)
-        limits = await dependencies.limits.limits_of(tenant_id)
+        registry = await find_registry(dependencies, tenant_id, meter)
+        calendar = registry.calendar_of(tenant_id)
+        span = desk.span(period, calendar)
+        meters = [registry.by_id[meter]] if meter is not None else list(registry.meters)
+        if meter is not None:
+            periods_of(span, meters[0].aggregation)
+        readings = await desk.usage(tenant_id, meters, span, calendar)
+        book = await desk.entitlements.of_tenant(tenant_id)
         answers = [
-            answer_quota(
-                tenant=tenant_id,
-                meter=name,
-                unit=registry.by_id[name].unit,
-                period=span,
-                reading=reading,
-                # Limits are of the month; an hour has none.
-                limit=limits.get(name) if len(span) == 7 else None,
-            )
-            for name, reading in zip(meters, readings, strict=True)
+            answer_usage(tenant_id, known, span, reading, _limit_of(book, known.meter_id, span, registry, tenant_id))
+            for known, reading in zip(meters, readings, strict=True)
         ]
         return respond_json(
-            answers[0] if meter is not None else {"tenant_id": tenant_id, "period": span, "data": answers}
+            answers[0] if meter is not None else {"tenant_id": tenant_id, "period": span.name, "data": answers}
         )
+
+    @router.get("/entitlements/{tenant_id}/{feature}", tags=["entitlements"])
+    async def read_entitlement(
+        tenant_id: Annotated[str, Path(pattern=TENANT)], feature: Annotated[str, Path(max_length=256)]
+    ) -> Response:
+        """Return whether a tenant may use a feature now, what is left, and which limit and grants give it."""
+        registry = await find_registry(dependencies, tenant_id)
+        entitlement = (await desk.entitlements.of_tenant(tenant_id)).of_feature(feature)
+        return respond_json(await _answer(entitlement, tenant_id, registry))
+
+    @router.get("/entitlements/{tenant_id}", tags=["entitlements"])
+    async def list_entitlements(tenant_id: Annotated[str, Path(pattern=TENANT)]) -> Response:
+        """Return all that a tenant has, with where it stands."""
+        registry = await find_registry(dependencies, tenant_id)
+        book = await desk.entitlements.of_tenant(tenant_id)
+        found = [await _answer(each, tenant_id, registry) for each in book.entitlements.values()]
+        return respond_json({"tenant_id": tenant_id, "data": found})
+
+    async def _answer(entitlement: Entitlement, tenant_id: str, registry: Registry) -> dict[str, Any]:
+        meter = entitlement.feature.meter_id
+        if meter is None:
+            return answer_entitlement(tenant_id, entitlement)
+        registry = await find_registry(dependencies, tenant_id, meter)
+        known = registry.by_id[meter]
+        standing = await desk.standing(tenant_id, entitlement, registry)
+        span = entitlement.span(registry.calendar_of(tenant_id), dependencies.clock.now())
+        return answer_standing(tenant_id, standing, known, span, await desk.reserved(tenant_id, meter))
+
+    def _limit_of(book: TenantBook, meter: str, span: Span, registry: Registry, tenant: str) -> Entitlement | None:
+        """Return the entitlement that limits a meter, if it counts such a span."""
+        try:
+            entitlement = book.of_meter(meter)
+        except NotFoundError:
+            return None
+        counts = entitlement.span(
+            registry.calendar_of(tenant), span.window.end if span.kind == "rolling" else span.window.start
+        )
+        return entitlement if counts.window == span.window else None
 
     return router

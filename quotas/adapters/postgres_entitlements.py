@@ -104,7 +104,8 @@ class PostgresEntitlements:
                 " period, rolling_hours, value, created_at) VALUES (%(id)s, %(feature)s, %(tenant)s, %(plan)s,"
                 " %(limit)s, %(hard)s, %(period)s, %(hours)s, %(value)s, %(at)s)"
                 " ON CONFLICT (entitlement_id) DO UPDATE SET limit_quantity = excluded.limit_quantity,"
-                " hard = excluded.hard, period = excluded.period, rolling_hours = excluded.rolling_hours, value = excluded.value",
+                " hard = excluded.hard, period = excluded.period, rolling_hours = excluded.rolling_hours,"
+                " value = excluded.value",
                 values,
             )
 

@@ -82,10 +82,10 @@ class RedisReservations:
         bound = "" if ceiling is None else plain(ceiling)
         return await self._decide("hold", reservation, reservation.amount, ttl_seconds * 1_000, periods, bound)
 
-    async def commit(self, reservation: Reservation, actual: Decimal, periods: Sequence[str]) -> Decision:
+    async def commit(self, reservation: Reservation, actual: Decimal) -> Decision:
         """Keep what was used until its event has arrived."""
         until = int(reservation.expires_at.timestamp() * 1_000)
-        return await self._decide("commit", reservation, actual, until, periods, "")
+        return await self._decide("commit", reservation, actual, until, (), "")
 
     async def release(self, reservation: Reservation) -> None:
         """Give up what is held."""

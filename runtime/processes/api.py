@@ -13,8 +13,6 @@ import uvicorn
 from api.adapters.kafka_publisher import KafkaPublisher
 from api.adapters.postgres_alerts import PostgresAlerts
 from api.adapters.postgres_invoices import PostgresInvoices
-from api.adapters.postgres_limits import PostgresLimits
-from api.adapters.redis_quotas import RedisQuotas
 from api.adapters.registry_source import CachedRegistrySource
 from api.application import create_app
 from api.dependencies import Dependencies
@@ -27,6 +25,7 @@ from metering.usage_desk import open_usage_desk
 from payments.adapters.postgres_store import PostgresPayments
 from payments.ports import WebhookInbox
 from payments.receive_webhook import receive_webhook
+from quotas.desk import open_quota_desk
 from runtime.clickhouse import connection_arguments
 from runtime.postgres import Pool, create_pool
 from runtime.registry import RegistryCache
@@ -84,8 +83,7 @@ async def open_dependencies(settings: Settings) -> AsyncIterator[Dependencies]:
         publisher = KafkaPublisher(settings)
         await publisher.open()
         stack.push_async_callback(publisher.close)
-        quotas = RedisQuotas(settings)
-        stack.push_async_callback(quotas.close)
+        quotas = await stack.enter_async_context(open_quota_desk(settings, pool, clock))
         http = await stack.enter_async_context(httpx2.AsyncClient(follow_redirects=False, timeout=2.0))
         invoices = PostgresInvoices(pool, settings.documents)
         dead_letters = await stack.enter_async_context(open_desk(settings, pool))
@@ -94,7 +92,6 @@ async def open_dependencies(settings: Settings) -> AsyncIterator[Dependencies]:
             registry=_registry(settings, pool, clock),
             publisher=publisher,
             quotas=quotas,
-            limits=PostgresLimits(pool),
             invoices=invoices,
             stripe_webhooks=StripeWebhooks(settings, PostgresPayments(pool), clock),
             dead_letters=dead_letters,
@@ -102,7 +99,7 @@ async def open_dependencies(settings: Settings) -> AsyncIterator[Dependencies]:
             alerts=PostgresAlerts(pool, outgoing_policy(settings), clock),
             checks={
                 "kafka": publisher.check,
-                "redis": quotas.check,
+                "redis": quotas.view.check,
                 "postgres": invoices.check,
                 "clickhouse": _clickhouse_check(settings, http),
             },

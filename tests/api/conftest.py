@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -13,13 +13,20 @@ import pytest
 
 from api.application import create_app
 from api.dependencies import Dependencies
-from api.domain.quota_answer import Limit, QuotaReading
 from api.ports import Document, DocumentNotReadyError
 from catalogues.load_input_forms import load_input_forms
 from core.clock import ManualClock
 from core.errors import NotFoundError
 from core.meters import Meter, Registry
 from core.usage_event import IngestLimits
+from quotas.desk import QuotaDesk
+from tests.quotas.memory_books import (
+    MemoryDesk,
+    MemoryEntitlements,
+    MemoryHistory,
+    MemoryReservations,
+    MemoryView,
+)
 
 NOW = datetime(2026, 10, 20, 12, 0, tzinfo=UTC)
 METERS = (
@@ -56,29 +63,6 @@ class MemoryPublisher:
         if self.failure is not None:
             raise self.failure
         self.records.extend(records)
-
-
-@dataclass
-class MemoryQuotas:
-    fields: dict[tuple[str, str, str], dict[str, str]] = field(default_factory=dict)
-    freshness: dict[str, int] = field(default_factory=dict)
-    stale: bool = False
-    failure: Exception | None = None
-
-    async def read(self, tenant: str, meters: Sequence[str], period: str) -> list[QuotaReading]:
-        if self.failure is not None:
-            raise self.failure
-        return [QuotaReading(self.fields.get((tenant, m, period), {}), self.freshness, self.stale) for m in meters]
-
-
-@dataclass
-class MemoryLimits:
-    limits: dict[str, dict[str, Limit]] = field(
-        default_factory=lambda: {"acme": {"api_requests": Limit(Decimal(1000), hard=False)}}
-    )
-
-    async def limits_of(self, tenant: str) -> Mapping[str, Limit]:
-        return self.limits.get(tenant, {})
 
 
 @dataclass
@@ -188,8 +172,10 @@ class MemoryAlerts:
 class Fakes:
     registry: MemoryRegistry = field(default_factory=MemoryRegistry)
     publisher: MemoryPublisher = field(default_factory=MemoryPublisher)
-    quotas: MemoryQuotas = field(default_factory=MemoryQuotas)
-    limits: MemoryLimits = field(default_factory=MemoryLimits)
+    quotas: MemoryView = field(default_factory=MemoryView)
+    entitlements: MemoryEntitlements = field(default_factory=MemoryEntitlements)
+    usage_history: MemoryHistory = field(default_factory=MemoryHistory)
+    reservations: MemoryReservations = field(default_factory=MemoryReservations)
     invoices: MemoryInvoices = field(default_factory=MemoryInvoices)
     dead_letters: MemoryDeadLetters = field(default_factory=MemoryDeadLetters)
     usage: MemoryUsage = field(default_factory=MemoryUsage)
@@ -198,12 +184,19 @@ class Fakes:
     checks: dict[str, Any] = field(default_factory=dict)
     clock: ManualClock = field(default_factory=lambda: ManualClock(NOW))
 
+    def __post_init__(self) -> None:
+        self.entitlements.meters = tuple(meter.meter_id for meter in METERS)
+        self.entitlements.limit("acme", "api_requests", Decimal(1000), hard=False)
+        self.reservations = MemoryReservations(self.clock)
+        self.decisions = MemoryDesk(self.quotas, self.clock)
+
     def dependencies(self) -> Dependencies:
         return Dependencies(
             registry=self.registry,
             publisher=self.publisher,
-            quotas=self.quotas,
-            limits=self.limits,
+            quotas=QuotaDesk(
+                self.quotas, self.usage_history, self.entitlements, self.reservations, self.decisions, self.clock
+            ),
             invoices=self.invoices,
             stripe_webhooks=self.webhooks,
             dead_letters=self.dead_letters,

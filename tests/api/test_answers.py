@@ -3,89 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from decimal import Decimal
 
 import httpx2
 import pytest
 
-from api.domain.quota_answer import Limit, read_freshness
 from api.ports import NotConfirmedError
 from core.errors import BrokenInvariantError, Fault, InvalidInputError, UnavailableError
 from tests.api.conftest import Fakes
 from tests.api.test_bad_input import assert_refused
 
 CURRENT = "/api/v1/usage/current"
-
-
-async def test_a_quota_adds_up_its_partitions_exactly(client: httpx2.AsyncClient, fakes: Fakes) -> None:
-    fakes.quotas.fields["acme", "api_requests", "2026-10"] = {
-        "q0:0": "0.1", "n0:0": "1", "v0:0": "7", "q0:3": "4", "n0:3": "2", "v0:3": "8",
-        "q3:0": "800.200000000001", "n3:0": "10", "v3:0": "9", "at": "1792497540000",
-    }  # fmt: skip
-    fakes.quotas.freshness = {"0": 1_792_497_590_000, "1": 1_700_000_000_000, "3": 1_792_497_595_000}
-    answer = await client.get(CURRENT, params={"tenant_id": "acme", "meter": "api_requests"})
-    assert answer.json() == {
-        "tenant_id": "acme",
-        "meter": "api_requests",
-        "unit": "request",
-        "period": "2026-10",
-        "used": "804.300000000001",
-        "limit": "1000",
-        "remaining": "195.699999999999",
-        "percent": "80.43",
-        "hard": False,
-        "events": 13,
-        "as_of": "2026-10-20T11:59:50Z",
-        "stale": False,
-    }
-
-
-async def test_a_quota_nobody_used_is_zero_and_without_a_limit_says_so(
-    client: httpx2.AsyncClient, fakes: Fakes
-) -> None:
-    answer = await client.get(CURRENT, params={"tenant_id": "globex", "meter": "agent_executions"})
-    found = answer.json()
-    assert (found["used"], found["events"], found["as_of"]) == ("0", 0, None)
-    assert (found["limit"], found["remaining"], found["percent"], found["hard"]) == (None, None, None, None)
-
-
-async def test_all_meters_come_as_a_list(client: httpx2.AsyncClient, fakes: Fakes) -> None:
-    answer = (await client.get(CURRENT, params={"tenant_id": "acme"})).json()
-    assert [found["meter"] for found in answer["data"]] == ["api_requests", "agent_executions", "llm_input_tokens"]
-    assert (answer["tenant_id"], answer["period"]) == ("acme", "2026-10")
-
-
-async def test_overuse_has_nothing_remaining_and_a_zero_limit_is_full_at_once(
-    client: httpx2.AsyncClient, fakes: Fakes
-) -> None:
-    fakes.quotas.fields["acme", "api_requests", "2026-10"] = {"q0:0": "1250"}
-    over = (await client.get(CURRENT, params={"tenant_id": "acme", "meter": "api_requests"})).json()
-    assert (over["remaining"], over["percent"]) == ("0", "125.00")
-    fakes.limits.limits["acme"]["api_requests"] = Limit(Decimal(0), hard=True)
-    none = (await client.get(CURRENT, params={"tenant_id": "acme", "meter": "api_requests"})).json()
-    assert (none["percent"], none["hard"]) == ("100.00", True)
-
-
-async def test_nearly_all_is_never_said_to_be_all(client: httpx2.AsyncClient, fakes: Fakes) -> None:
-    fakes.quotas.fields["acme", "api_requests", "2026-10"] = {"q0:0": "999.999999"}
-    found = (await client.get(CURRENT, params={"tenant_id": "acme", "meter": "api_requests"})).json()
-    assert found["percent"] == "99.99"
-
-
-async def test_an_hour_is_a_period_without_a_limit(client: httpx2.AsyncClient, fakes: Fakes) -> None:
-    fakes.quotas.fields["acme", "api_requests", "2026-10-20T11"] = {"q0:0": "5"}
-    params = {"tenant_id": "acme", "meter": "api_requests", "period": "2026-10-20T11"}
-    found = (await client.get(CURRENT, params=params)).json()
-    assert (found["used"], found["limit"]) == ("5", None)
-
-
-async def test_a_wiped_view_is_marked_stale_and_a_missing_one_is_503(client: httpx2.AsyncClient, fakes: Fakes) -> None:
-    fakes.quotas.stale = True
-    assert (await client.get(CURRENT, params={"tenant_id": "acme", "meter": "api_requests"})).json()["stale"] is True
-    fakes.quotas.failure = UnavailableError("live quotas cannot be read now")
-    answer = await client.get(CURRENT, params={"tenant_id": "acme"})
-    assert_refused(answer, 503, "unavailable")
-    assert answer.headers["retry-after"]
 
 
 async def test_invoices_come_in_pages(client: httpx2.AsyncClient, fakes: Fakes) -> None:
@@ -187,7 +114,10 @@ async def test_metrics_count_by_route_and_a_scanner_adds_no_label(client: httpx2
 async def test_openapi_describes_every_endpoint(client: httpx2.AsyncClient) -> None:
     paths = (await client.get("/openapi.json")).json()["paths"]
     assert set(paths) == {
-        "/api/v1/usage", "/api/v1/usage/batch", "/api/v1/usage/current", "/api/v1/invoices",
+        "/api/v1/usage", "/api/v1/usage/batch", "/api/v1/usage/current", "/api/v1/entitlements/{tenant_id}",
+        "/api/v1/entitlements/{tenant_id}/{feature}", "/api/v1/grants", "/api/v1/grants/{grant_id}/void",
+        "/api/v1/reservations", "/api/v1/reservations/{reservation_id}", "/api/v1/reservations/{reservation_id}/commit",
+        "/api/v1/reservations/{reservation_id}/release", "/api/v1/invoices",
         "/api/v1/invoices/{invoice_id}", "/api/v1/webhooks/stripe", "/health", "/ready",
         "/api/v1/usage/summary", "/api/v1/usage/{tenant_id}",
         "/api/v1/alerts", "/api/v1/alerts/{alert_id}/resend", "/api/v1/alert-rules", "/api/v1/alert-rules/{rule_id}",
@@ -201,8 +131,3 @@ async def test_openapi_describes_every_endpoint(client: httpx2.AsyncClient) -> N
 async def test_every_answer_has_its_own_request_id(client: httpx2.AsyncClient) -> None:
     ids = {(await client.get(url)).headers["request-id"] for url in ("/health", "/health", "/nothing")}
     assert len(ids) == 3
-
-
-def test_a_partition_without_usage_has_no_time_to_tell() -> None:
-    fields = {"p0": '{"journal_offset": -1, "at_ms": 0}', "p1": '{"journal_offset": 4, "at_ms": 1792500000000}'}
-    assert read_freshness(fields) == {"1": 1_792_500_000_000}

@@ -20,6 +20,7 @@ import redis.asyncio
 from aiokafka import AIOKafkaConsumer
 from psycopg.types.json import Jsonb
 
+from core.live_quota import EPOCH_KEY, FRESHNESS_KEY
 from core.quantity import UNIT
 from core.topics import USAGE_EVENTS
 from core.usage_event import IngestLimits
@@ -28,7 +29,7 @@ from runtime.kafka_topics import create_topics
 from runtime.migrations import migrate
 from runtime.processes.api import run
 from runtime.settings import Settings, load_settings
-from streams.adapters.redis_quotas import EPOCH_KEY, FRESHNESS_KEY, RedisQuotas
+from streams.adapters.redis_quotas import RedisQuotas
 from streams.domain.quota_totals import Total
 
 pytestmark = pytest.mark.integration
@@ -228,11 +229,13 @@ async def test_live_quotas_come_from_redis_and_limits_from_the_store(
     params = {"tenant_id": tenant, "meter": meter, "period": "2026-10"}
     async with serving(settings) as client:
         for partition in range(settings.usage_partitions):
-            await RedisQuotas(store, partition).mark_filled(1)
+            writer = RedisQuotas(store, partition)
+            await writer.mark_filled(await writer.begin_filling())
         found = (await client.get("/api/v1/usage/current", params=params)).json()
         await store.hdel(EPOCH_KEY, "p1")
         refilling = (await client.get("/api/v1/usage/current", params=params)).json()
-        await RedisQuotas(store, 1).mark_filled(1)
+        writer = RedisQuotas(store, 1)
+        await writer.mark_filled(await writer.begin_filling())
         everything = (await client.get("/api/v1/usage/current", params={"tenant_id": tenant})).json()
     # A quota agent of another test must find these as it left them.
     for key, fields in before.items():

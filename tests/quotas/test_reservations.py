@@ -82,7 +82,7 @@ class Desk:
     async def commit(self, held: Held, actual: str, **more: Any) -> Any:
         given = {"tenant": self.tenant, "settle_seconds": 60, **more}
         return await commit_reservation(
-            held.reservation.reservation_id, Decimal(actual), periods=(MONTH,), books=self.books, desk=self.desk,
+            held.reservation.reservation_id, Decimal(actual), books=self.books, desk=self.desk,
             clock=self.clock, **given,
         )  # fmt: skip
 
