@@ -8,16 +8,18 @@ difference is a gap only if it is seen three times, the same.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from core.meters import Meter, Registry
+from core.period import Period
 from core.quantity import unscale
 from core.time_weighted import area_until
 from metering.reconcile.check_warehouse import Pause
 from metering.reconcile.domain.gap import Gap, Side, Subject
-from metering.reconcile.ports import LiveTotals, MonthTotal, Warehouse
+from metering.reconcile.ports import NO_TOTAL, LiveTotals, PeriodTotal, Warehouse
 
 _CONFIRMATIONS = 2
 _ATTEMPTS = 6
@@ -62,36 +64,48 @@ async def check_quotas(
             await pause(pause_seconds)
         newest = await warehouse.newest_versions(now - _RECENT)
         states = await live.states()
-        for (tenant, name), meter in list(waiting.items()):
-            partition = partition_of(tenant)
-            period_name = registry.calendar_of(tenant).month_name(now)
-            period = registry.calendar_of(tenant).period(period_name)
-            state = states.get(partition)
-            # Redis first: ClickHouse is the one that follows.
-            held = await live.total(tenant, meter, period_name)
-            stored = await warehouse.month_total(tenant, meter, period)
-            if held.version != stored.version:
-                reached = -1 if state is None else state.journal_offset
-                if not (reached >= stored.version and newest.get(partition, -1) >= held.version):
-                    seen.pop((tenant, name), None)
-                    continue
-            gap = _compare(meter, Subject("quotas", tenant, name, (), period_name, partition), stored, held)
-            if gap is None:
-                del waiting[tenant, name]
-                check.checked += 1
+        names = {tenant: registry.calendar_of(tenant).month_name(now) for tenant, _ in waiting}
+        # Redis first: ClickHouse is the one that follows.
+        held = await live.totals([(tenant, meter, names[tenant]) for (tenant, _), meter in waiting.items()])
+        stored = await _stored(waiting, registry, now, warehouse)
+        for (tenant, name), total in zip(list(waiting), held, strict=True):
+            meter, partition, own = waiting[tenant, name], partition_of(tenant), stored.get((tenant, name), NO_TOTAL)
+            reached = states[partition].journal_offset if partition in states else -1
+            if total.version != own.version and not (
+                reached >= own.version and newest.get(partition, -1) >= total.version
+            ):
+                seen.pop((tenant, name), None)
                 continue
+            gap = _compare(meter, Subject("quotas", tenant, name, (), names[tenant], partition), own, total)
             before, times = seen.get((tenant, name), (None, 0))
             times = times + 1 if before == gap else 1
-            seen[tenant, name] = gap, times
-            if times > _CONFIRMATIONS:
-                del waiting[tenant, name]
-                check.checked += 1
+            if gap is not None:
+                seen[tenant, name] = gap, times
+                if times <= _CONFIRMATIONS:
+                    continue
                 check.gaps.append(gap)
+            del waiting[tenant, name]
+            check.checked += 1
     check.unsettled = set(waiting)
     return check
 
 
-def _compare(meter: Meter, subject: Subject, stored: MonthTotal, held: MonthTotal) -> Gap | None:
+async def _stored(
+    waiting: Mapping[tuple[str, str], Meter], registry: Registry, now: datetime, warehouse: Warehouse
+) -> dict[tuple[str, str], PeriodTotal]:
+    """Return what ClickHouse says of all that waits, asked once per meter and calendar month."""
+    asked: dict[tuple[str, Period], list[str]] = defaultdict(list)
+    for tenant, name in waiting:
+        calendar = registry.calendar_of(tenant)
+        asked[name, calendar.period(calendar.month_name(now))].append(tenant)
+    return {
+        (tenant, name): total
+        for (name, period), tenants in asked.items()
+        for tenant, total in (await warehouse.period_totals(tenants, registry.by_id[name], period)).items()
+    }
+
+
+def _compare(meter: Meter, subject: Subject, stored: PeriodTotal, held: PeriodTotal) -> Gap | None:
     if held.version < 0 and stored.events == 0:
         # Nothing happened this month; a level that was carried into it stands in no live total of its own.
         return None

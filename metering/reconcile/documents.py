@@ -66,7 +66,7 @@ def print_report(report: Report, repairs: Sequence[Repair], console: Console) ->
         )
     summary = report.summary
     moving = f", {summary.unsettled:,} moving and left for later" if summary.unsettled else ""
-    found = f"{len(report.gaps):,} gaps" if report.gaps else "no gap"
+    found = f"{len(report.gaps):,} gap{'' if len(report.gaps) == 1 else 's'}" if report.gaps else "no gap"
     console.print(f"{found} in {summary.checked:,} comparisons{moving} ({summary.scope})", highlight=False)
 
 

@@ -68,12 +68,16 @@ class Trail(Protocol):
         """Return the entry that covers a source offset, None if it is not retained any more."""
         ...
 
+    async def entries(self, partition: int, offsets: Sequence[int]) -> list[tuple[int, JournalEntry]]:
+        """Return the entries at these journal offsets, in order; what is not retained any more is left out."""
+        ...
+
     async def touching(self, partition: int, cells: Collection[Cell], since_ms: int) -> list[int]:
         """Return the journal offsets of all entries written since then that changed one of the cells."""
         ...
 
 
-class MonthTotal(NamedTuple):
+class PeriodTotal(NamedTuple):
     """A tenant's total of a meter in a period: scaled quantity (area and level of a time-weighted meter), events.
 
     `version` is the journal offset of the newest entry in it, -1 if there is none.
@@ -84,6 +88,9 @@ class MonthTotal(NamedTuple):
     level: int
     at_us: int
     version: int
+
+
+NO_TOTAL = PeriodTotal(0, 0, 0, 0, -1)
 
 
 class Warehouse(Protocol):
@@ -125,8 +132,8 @@ class Warehouse(Protocol):
         """Return some cells of a span, others for another seed."""
         ...
 
-    async def month_total(self, tenant: str, meter: Meter, period: Period) -> MonthTotal:
-        """Return the total of a period from rollups or samples."""
+    async def period_totals(self, tenants: Collection[str], meter: Meter, period: Period) -> dict[str, PeriodTotal]:
+        """Return tenants' totals of a period from rollups or samples; tenants without any are left out."""
         ...
 
     async def newest_versions(self, since: datetime) -> dict[int, int]:
@@ -149,8 +156,8 @@ class LiveTotals(Protocol):
         """Return the state of each partition."""
         ...
 
-    async def total(self, tenant: str, meter: Meter, period: str) -> MonthTotal:
-        """Return a live total."""
+    async def totals(self, keys: Sequence[tuple[str, Meter, str]]) -> list[PeriodTotal]:
+        """Return the live totals of (tenant, meter, period), in order."""
         ...
 
     async def refill(self, partition: int, keys: Sequence[tuple[str, str, str]]) -> None:

@@ -15,6 +15,8 @@ from metering.reconcile.domain.gap import cells_of
 from metering.reconcile.ports import Rerun, StoredGap
 from metering.reconcile.reconcile import Report, Scope, Views, recheck
 
+# Entries may be large.
+_ENTRIES_AT_ONCE = 50
 _LOOKS = 60
 _LOOK_SECONDS = 0.5
 # Events may be dated this much ahead of the time they were received.
@@ -38,8 +40,14 @@ async def repair_gaps(
     done |= await _repair_warehouse(
         [gap for gap in gaps if gap.gap.subject.check in ("rollups", "samples")], views, rerun
     )
-    # ClickHouse first: Redis is compared with it.
-    done |= await _repair_quotas([gap for gap in gaps if gap.gap.subject.check == "quotas"], views)
+    # ClickHouse first: Redis is compared with it, and may have been the one that was right.
+    quotas = [gap for gap in gaps if gap.gap.subject.check == "quotas"]
+    if done and quotas:
+        left = {stored.gap.subject.gap_id for stored in (await recheck(views, registry, quotas, scope)).gaps}
+        right = [stored.gap.subject.gap_id for stored in quotas if stored.gap.subject.gap_id not in left]
+        done |= dict.fromkeys(right, "gone since ClickHouse's rows were written again")
+        quotas = [stored for stored in quotas if stored.gap.subject.gap_id in left]
+    done |= await _repair_quotas(quotas, views)
     for stored in gaps:
         if stored.gap.subject.check == "journal":
             done[stored.gap.subject.gap_id] = (
@@ -65,9 +73,9 @@ async def _repair_warehouse(gaps: Sequence[StoredGap], views: Views, rerun: Reru
         cells = cells_of(stored.gap for stored in own)
         since_ms = min(cell.hour for cell in cells) * 1_000 - _AHEAD_MS
         offsets = await views.trail.touching(partition, cells, since_ms)
-        for offset in offsets:
-            # One at a time: entries are large, and there may be many.
-            await rerun.run(partition, await views.trail.journal(partition, offset, 1))
+        for start in range(0, len(offsets), _ENTRIES_AT_ONCE):
+            entries = await views.trail.entries(partition, offsets[start : start + _ENTRIES_AT_ONCE])
+            await rerun.run(partition, entries)
         if offsets:
             what = f"the warehouse wrote {len(offsets)} journal entries ({offsets[0]} to {offsets[-1]}) again"
         else:

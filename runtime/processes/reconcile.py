@@ -29,7 +29,7 @@ from runtime.settings import Settings
 from streams.adapters.clickhouse_warehouse import ClickHouseWarehouse
 from streams.adapters.kafka_journal import partition_of_key
 from streams.adapters.source_reader import SourceReader
-from streams.domain.warehouse_rows import event_rows, journal_rows, source_range
+from streams.domain.warehouse_rows import Rows, event_rows, journal_rows, source_range
 
 log = structlog.get_logger()
 FAILED = Counter("meterbook_reconciliation_failed_total", "Runs that a store cut short")
@@ -50,13 +50,15 @@ class WarehouseRerun:
         if partition not in self._sources:
             self._sources[partition] = SourceReader(self._settings.kafka_bootstrap, partition)
             await self._sources[partition].start()
+        rows: dict[str, Rows] = {"usage_events": []}
         for version, entry in entries:
             covered = source_range(partition, entry)
-            source = self._sources[partition].read(covered.first, covered.last)
-            events = [row async for record in source for row in event_rows(covered, record)]
-            await self._warehouse.insert("usage_events", events)
-            for table, rows in journal_rows(partition, version, entry).items():
-                await self._warehouse.insert(table, rows)
+            async for record in self._sources[partition].read(covered.first, covered.last):
+                rows["usage_events"] += event_rows(covered, record)
+            for table, found in journal_rows(partition, version, entry).items():
+                rows.setdefault(table, []).extend(found)
+        for table, found in rows.items():
+            await self._warehouse.insert(table, found)
 
     async def close(self) -> None:
         """Disconnect."""

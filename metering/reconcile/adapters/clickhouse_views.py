@@ -20,7 +20,7 @@ from core.quantity import SCALE
 from metering.reconcile.domain.gap import NOTHING, Cell, Key, Side
 from metering.reconcile.domain.measure_sql import at_or_after, in_cells, measure_queries, quoted
 from metering.reconcile.domain.raw_measure import measure
-from metering.reconcile.ports import MonthTotal
+from metering.reconcile.ports import PeriodTotal
 from runtime.clickhouse import connect_clickhouse_async
 from runtime.settings import Settings
 
@@ -164,54 +164,57 @@ class ClickHouseViews:
                 newest[partition] = max(version, newest.get(partition, -1))
         return newest
 
-    async def month_total(self, tenant: str, meter: Meter, period: Period) -> MonthTotal:
-        """Return the total of a period."""
-        where = f"tenant = {quoted(tenant)} AND meter = {quoted(meter.meter_id)}"
-        if meter.is_additive:
-            ((count, version, quantity, events),) = await self._rows(
-                "SELECT count(), max(version), sum(quantity), sum(events) FROM usage_rollups FINAL"
-                f" WHERE {where} AND {_within(period, 'window_start')}"
-            )
-            return MonthTotal(_scaled(quantity), events, 0, 0, version if count else -1)
+    async def period_totals(self, tenants: Collection[str], meter: Meter, period: Period) -> dict[str, PeriodTotal]:
+        """Return tenants' totals of a period."""
+        if not tenants:
+            return {}
+        where = f"tenant IN ({_list(tenants)}) AND meter = {quoted(meter.meter_id)}"
         if meter.aggregation == "time_weighted":
-            return await self._area(where, period)
-        value = {
-            "unique": f"toDecimal128(uniqExactIf(text, removed = 0), {SCALE})",
-            "max": "maxIf(quantity, removed = 0)",
-            "min": "minIf(quantity, removed = 0)",
-            "latest": "argMaxIf(quantity, (time, source_offset, source_index), removed = 0)",
-        }[meter.aggregation]
-        ((count, version, quantity, events),) = await self._rows(
-            f"SELECT count(), max(version), {value}, countIf(removed = 0) FROM usage_samples FINAL"
-            f" WHERE {where} AND {_within(period, 'time')}"
-        )
-        return MonthTotal(_scaled(quantity), events, 0, 0, version if count else -1)
+            return await self._areas(where, period)
+        if meter.is_additive:
+            rows = await self._rows(
+                "SELECT tenant, max(version), sum(quantity), sum(events) FROM usage_rollups FINAL"
+                f" WHERE {where} AND {_within(period, 'window_start')} GROUP BY tenant"
+            )
+        else:
+            value = {
+                "unique": f"toDecimal128(uniqExactIf(text, removed = 0), {SCALE})",
+                "max": "maxIf(quantity, removed = 0)",
+                "min": "minIf(quantity, removed = 0)",
+                "latest": "argMaxIf(quantity, (time, source_offset, source_index), removed = 0)",
+            }[meter.aggregation]
+            rows = await self._rows(
+                f"SELECT tenant, max(version), {value}, countIf(removed = 0) FROM usage_samples FINAL"
+                f" WHERE {where} AND {_within(period, 'time')} GROUP BY tenant"
+            )
+        return {
+            tenant: PeriodTotal(_scaled(quantity), events, 0, 0, version) for tenant, version, quantity, events in rows
+        }
 
-    async def _area(self, where: str, period: Period) -> MonthTotal:
+    async def _areas(self, where: str, period: Period) -> dict[str, PeriodTotal]:
         """Return the area under all series of a time-weighted meter, the present level, and until when.
 
         A level holds from its sample until the series' next one; samples of one instant follow each other by place.
         """
         start, end = to_microseconds(period.start), to_microseconds(period.end)
+        samples = f"usage_samples FINAL WHERE {where} AND time < fromUnixTimestamp64Micro({end}, 'UTC')"
+        versions = await self._rows(f"SELECT tenant, max(version) FROM {samples} GROUP BY tenant")
         # The digits themselves: a product with 10^12 would not fit the type's scale.
         level = f"toInt256(replaceOne(toDecimalString(quantity, {SCALE}), '.', ''))"
         series = (
-            f"SELECT {level} AS level, version, toUnixTimestamp64Micro(time) AS from_us,"
-            " leadInFrame(toNullable(from_us)) OVER (PARTITION BY dimensions ORDER BY time, source_offset, source_index"
-            " ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS next_us"
-            f" FROM usage_samples FINAL WHERE {where} AND removed = 0 AND time < fromUnixTimestamp64Micro({end}, 'UTC')"
+            f"SELECT tenant, {level} AS level, toUnixTimestamp64Micro(time) AS from_us,"
+            f" greatest(max(from_us) OVER (PARTITION BY tenant), {start}) AS reach_us,"
+            " leadInFrame(from_us) OVER in_order AS later_us, leadInFrame(1, 1, 0) OVER in_order AS has_later"
+            f" FROM {samples} AND removed = 0 WINDOW in_order AS (PARTITION BY tenant, dimensions"
+            " ORDER BY time, source_offset, source_index ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING)"
         )
-        reach = f"(SELECT greatest(max(from_us), {start}) FROM ({series}))"
-        ((count, area, level, events, at_us),) = await self._rows(
-            f"SELECT count(), toString(sum(level * toInt256(greatest(0, ifNull(next_us, {reach})"
-            f" - greatest(from_us, {start}))))), toString(sumIf(level, next_us IS NULL)), countIf(from_us >= {start}),"
-            f" {reach} FROM ({series})"
+        held_us = f"greatest(0, if(has_later, later_us, reach_us) - greatest(from_us, {start}))"
+        rows = await self._rows(
+            f"SELECT tenant, toString(sum(level * toInt256({held_us}))), toString(sumIf(level, NOT has_later)),"
+            f" countIf(from_us >= {start}), max(reach_us) FROM ({series}) GROUP BY tenant"
         )
-        ((rows, version),) = await self._rows(
-            f"SELECT count(), max(version) FROM usage_samples FINAL WHERE {where}"
-            f" AND time < fromUnixTimestamp64Micro({end}, 'UTC')"
-        )
-        return MonthTotal(int(area), events, int(level), at_us if count else 0, version if rows else -1)
+        found = {tenant: (int(area), events, int(present), reach) for tenant, area, present, events, reach in rows}
+        return {tenant: PeriodTotal(*found.get(tenant, (0, 0, 0, 0)), version) for tenant, version in versions}
 
     async def _first_offsets(self, meter: str) -> dict[int, int]:
         rows = await self._rows(

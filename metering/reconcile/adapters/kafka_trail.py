@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -79,6 +79,21 @@ class KafkaTrail:
                 else:
                     return record.offset, entry
             return None
+
+    async def entries(self, partition: int, offsets: Sequence[int]) -> list[tuple[int, JournalEntry]]:
+        """Return the entries at these offsets."""
+        wanted = set(offsets)
+        if not wanted:
+            return []
+        async with self._reader(USAGE_JOURNAL.name) as consumer:
+            where = TopicPartition(USAGE_JOURNAL.name, partition)
+            start, end = await _bounds(consumer, where)
+            first, last = max(start, min(wanted)), min(end, max(wanted) + 1)
+            return [
+                (record.offset, decode_entry(record.value))
+                async for record in _records(consumer, where, first, last)
+                if record.offset in wanted
+            ]
 
     async def touching(self, partition: int, cells: Collection[Cell], since_ms: int) -> list[int]:
         """Return the offsets of entries written since then that changed one of the cells."""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 import redis.exceptions
 
-from core.errors import UnavailableError
+from core.errors import BrokenInvariantError, UnavailableError
 from core.live_quota import EPOCH_KEY, FRESHNESS_KEY, merge_parts, quota_key, read_parts
 from core.meters import Meter
-from metering.reconcile.ports import LiveState, MonthTotal
+from metering.reconcile.ports import LiveState, PeriodTotal
 from runtime.redis import connect_redis, mark_keys
 from runtime.settings import Settings
 
+_KEYS_PER_CALL = 500
 _DOWN = (redis.exceptions.RedisError, OSError, TimeoutError)
 
 
@@ -43,18 +44,20 @@ class RedisLive:
             for name in names
         }
 
-    async def total(self, tenant: str, meter: Meter, period: str) -> MonthTotal:
-        """Return a live total; one that cannot be read as such is told as one that no other side will equal."""
-        try:
-            fields = await self._redis.hgetall(quota_key(tenant, meter.meter_id, period))
-        except _DOWN as error:
-            raise UnavailableError(f"Redis does not answer: {error!r}") from error
-        try:
-            part = merge_parts(meter.aggregation, read_parts(fields))
-            version = max((int(value) for name, value in fields.items() if name[0] == "v"), default=-1)
-        except ValueError:
-            return MonthTotal(-1, -1, 0, 0, -1)
-        return MonthTotal(part.quantity, part.events, part.level, part.at_us, version)
+    async def totals(self, keys: Sequence[tuple[str, Meter, str]]) -> list[PeriodTotal]:
+        """Return live totals; one that cannot be read as such is told as one that no other side will equal."""
+        found: list[PeriodTotal] = []
+        for start in range(0, len(keys), _KEYS_PER_CALL):
+            part = keys[start : start + _KEYS_PER_CALL]
+            try:
+                async with self._redis.pipeline(transaction=False) as pipeline:
+                    for tenant, meter, period in part:
+                        pipeline.hgetall(quota_key(tenant, meter.meter_id, period))
+                    answers = await pipeline.execute()
+            except _DOWN as error:
+                raise UnavailableError(f"Redis does not answer: {error!r}") from error
+            found += [_total(meter, fields) for (_, meter, _), fields in zip(part, answers, strict=True)]
+        return found
 
     async def refill(self, partition: int, keys: Sequence[tuple[str, str, str]]) -> None:
         """Drop totals, then the mark. In this order: filled again in between, the mark goes all the same."""
@@ -69,3 +72,13 @@ class RedisLive:
 
 def _offset(progress: str | None) -> int:
     return -1 if progress is None else int(msgspec.json.decode(progress)["journal_offset"])
+
+
+def _total(meter: Meter, fields: Mapping[str, str]) -> PeriodTotal:
+    try:
+        part = merge_parts(meter.aggregation, read_parts(fields))
+        version = max((int(value) for name, value in fields.items() if name[0] == "v"), default=-1)
+    except (ValueError, BrokenInvariantError):
+        # Not our own mistake: Redis holds what somebody wrote into it.
+        return PeriodTotal(0, -1, 0, 0, -1)
+    return PeriodTotal(part.quantity, part.events, part.level, part.at_us, version)
