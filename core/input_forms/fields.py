@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from core.errors import must_hold
 from core.event_time import parse_event_time, parse_unix_time
 from core.quantity import LIMIT, UNIT, format_scaled, scale_quantity
 from core.usage_event import EARLIEST_US, LATEST_US, NAME_LENGTH_MAX, Rejection
@@ -31,6 +32,9 @@ class Refusal:
     """Why a form was refused: at least one fault, the first of them giving the answer its code."""
 
     faults: tuple[Rejection, ...]
+
+    def __post_init__(self) -> None:
+        must_hold(bool(self.faults), "a refusal without a fault")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +110,13 @@ class FormFields:
         return False
 
     def text(self, name: str) -> str:
-        """Return a required text; codes `missing_field`, `invalid_field`."""
-        return self.optional_text(name, "") if self.require(name) else ""
+        """Return a required text, "" only after a fault; codes `missing_field`, `invalid_field`."""
+        if not self.require(name):
+            return ""
+        if self._found[name] == "":
+            self.fault("invalid_field", f"{name} is empty", name)
+            return ""
+        return self.optional_text(name, "")
 
     def optional_text(self, name: str, default: str) -> str:
         """Return a text that may be absent or null; code `invalid_field`."""

@@ -31,8 +31,8 @@ def read_period(found: dict[str, Any], mapping: FormMapping, event_id: str) -> l
     fields = FormFields(found)
     subject, resource_type, unit = fields.text("tenant_id"), fields.text("resource_type"), fields.text("unit")
     end = _read_end(fields)
-    fields.text("source")
-    event_id, source = fields.name("id", event_id), fields.name("source", "-")
+    source = fields.text("source") and fields.name("source", "-")
+    event_id = fields.name("id", event_id)
     target = _find(fields, mapping, resource_type, unit)
     quantity = fields.quantity("quantity", multiply_by=target.multiply_by)
     own = {"resource_type": resource_type} | {name: found.get(name) for name in ("period_start", "period_end")}
@@ -42,7 +42,7 @@ def read_period(found: dict[str, Any], mapping: FormMapping, event_id: str) -> l
     dimensions = fields.dimensions({*own, target.property})
     fields.finish(_FIELDS)
     if fields.faults:
-        return Refusal(_once(fields.faults))
+        return Refusal(tuple(fields.faults))
     data = {**dimensions, **own, target.property: quantity}
     value = cloud_event(event_id, source, target.event_type, subject, format_event_time(end - 1), data)
     if isinstance(value, Rejection):
@@ -79,7 +79,3 @@ def _find(fields: FormFields, mapping: FormMapping, resource_type: str, unit: st
         reason = f"{resource_type} is not taken in {unit[:80]!r}; there are {', '.join(units)}"
         fields.fault("unknown_unit", reason, "unit")
     return target or _UNKNOWN
-
-
-def _once(faults: list[Rejection]) -> tuple[Rejection, ...]:
-    return tuple(dict.fromkeys(faults))

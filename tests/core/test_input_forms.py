@@ -224,6 +224,13 @@ def test_the_same_usage_is_the_same_events(form: str) -> None:
         ({**PERIOD, "period_end": PERIOD["period_start"]}, [("invalid_period", "/period_end")]),
         ({**PERIOD, "unit": "vCPU-minute", "quantity": "999999999999999"}, [("quantity_out_of_range", "/quantity")]),
         ({**PERIOD, "id": "a\nb", "source": 7}, [("invalid_field", "/source"), ("invalid_field", "/id")]),
+        ({**PLAIN, "metric_type": ""}, [("invalid_field", "/metric_type")]),
+        ({**PLAIN, "tenant_id": ""}, [("invalid_field", "/tenant_id")]),
+        ({**SERVICE, "service": ""}, [("invalid_field", "/service")]),
+        ({**PERIOD, "resource_type": ""}, [("invalid_field", "/resource_type")]),
+        ({**PERIOD, "source": ""}, [("invalid_field", "/source")]),
+        ({**SERVICE, "usage_type": ""}, [("invalid_field", "/usage_type")]),
+        ({**PERIOD, "unit": ""}, [("invalid_field", "/unit")]),
         ({**BUNDLE, "a/b~c": 1}, [("unknown_field", "/a~1b~0c")]),
     ],
 )  # fmt: skip
@@ -335,7 +342,11 @@ def test_another_company_names_its_own_quantities() -> None:
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=12) | st.sampled_from(["acme", "cpu", "marketplace"]),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=12)
+    | st.sampled_from(["", "acme", "cpu", "marketplace"]),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=6), inner, max_size=2),
     max_leaves=5,
 )
