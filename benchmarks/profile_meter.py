@@ -28,11 +28,14 @@ from streams.domain.meter_partition import MeterPartition
 MICRO_BATCH = 20_000
 
 
-class _Record(NamedTuple):
+class Record(NamedTuple):
+    """A record of the source topic as the worker sees it."""
+
     offset: int
     timestamp: int
     key: bytes | None
     value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
 
 
 def main() -> None:
@@ -45,8 +48,8 @@ def main() -> None:
     workload = generate(options.events, seed=1, until=now)
     registry = Registry.of({tenant for tenant, _ in workload.singles()}, load_catalogue(shipped_files()).meters)
     received_ms = int(now.timestamp() * 1_000)
-    singles = [_Record(n, received_ms, None, body) for n, (_, body) in enumerate(workload.singles())]
-    batches = [_Record(n, received_ms, None, body) for n, (_, body) in enumerate(workload.batches())]
+    singles = [Record(n, received_ms, None, body) for n, (_, body) in enumerate(workload.singles())]
+    batches = [Record(n, received_ms, None, body) for n, (_, body) in enumerate(workload.batches())]
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 50)
@@ -77,7 +80,7 @@ def main() -> None:
     print(f"\n{events:,} events, best of {options.rounds} rounds; fetch, transaction and hand-off are not in it")
 
 
-def _count(records: list[_Record], registry: Registry, limits: IngestLimits, *, encode: bool) -> None:
+def _count(records: list[Record], registry: Registry, limits: IngestLimits, *, encode: bool) -> None:
     state = MeterPartition(
         0,
         topic="usage.events",
