@@ -255,7 +255,9 @@ def test_channels_without_settings_are_not_there(settings: Settings) -> None:
     assert channel_names(settings) == ("slack", "email")
 
 
-async def test_from_the_topic_to_slack_and_mail(settings: Settings, pool: Pool, standins: Standins) -> None:
+async def test_two_workers_take_it_from_the_topic_to_slack_and_mail_once(
+    settings: Settings, pool: Pool, standins: Standins
+) -> None:
     messages = [crossing(), crossing(percent=100, used="1000")]
     producer = create_producer(settings)
     await producer.start()
@@ -274,19 +276,20 @@ async def test_from_the_topic_to_slack_and_mail(settings: Settings, pool: Pool, 
 
     stop = asyncio.Event()
     standins.fail_slack("server_error", count=2)
-    worker = asyncio.create_task(run(settings, stop))
+    workers = [asyncio.create_task(run(settings, stop)) for _ in range(2)]
     try:
-        await _until(worker, lambda: len(posted()) >= 2 and len(mailed()) >= 2)
+        await _until(workers, lambda: len(posted()) >= 2 and len(mailed()) >= 2)
     finally:
         stop.set()
-        await worker
+        await asyncio.gather(*workers)
     assert sorted(posted()) == sorted(wanted)
     assert len(mailed()) == len(set(mailed())) == 2
 
 
-async def _until(worker: asyncio.Task[None], holds: Callable[[], bool]) -> None:
+async def _until(workers: list[asyncio.Task[None]], holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(30):
         while not await asyncio.to_thread(holds):
-            if worker.done():
-                worker.result()
+            for worker in workers:
+                if worker.done():
+                    worker.result()
             await asyncio.sleep(0.05)

@@ -123,7 +123,7 @@ def test_anomalies_are_told_unless_a_rule_says_no() -> None:
         ({"kind": "percent", "value": "80", "charge": "base"}, {"invalid_scope"}),
         ({"kind": "units", "value": "80"}, {"invalid_scope"}),
         ({"kind": "money", "value": "80"}, {"unknown_currency"}),
-        ({"kind": "money", "value": "80", "currency": "XXX"}, {"unknown_currency"}),
+        ({"kind": "money", "value": "80", "currency": "ZZZ"}, {"unknown_currency"}),
         ({"kind": "money", "value": "80", "currency": "USD", "meter": "a", "charge": "b"}, {"invalid_scope"}),
         ({"kind": "anomaly", "value": "80"}, {"invalid_value"}),
         ({"kind": "percent", "value": "80", "channels": ["pigeon"]}, {"unknown_channel"}),
