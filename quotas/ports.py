@@ -66,6 +66,10 @@ class EntitlementBooks(Protocol):
         """Return all that a tenant has; a few seconds old at most. `NotFoundError`, `UnavailableError`."""
         ...
 
+    async def find_feature(self, feature_id: str) -> Feature | None:
+        """Return a feature that was made known."""
+        ...
+
     async def put_feature(self, feature: Feature, created_at: datetime) -> None:
         """Add or rename a feature; `ConflictError` if it counted otherwise, `NotFoundError` without the meter."""
         ...

@@ -85,6 +85,7 @@ def _mount_stages() -> None:
     from metering.commands import app as metering_app
     from metering.reconcile.command import create_command
     from payments.commands import app as payment_app
+    from quotas.commands import entitlement_app, grant_app
     from runtime.demo.command import demo
     from runtime.processes.reconcile import open_reconciler
     from runtime.stack import commands as stack
@@ -99,6 +100,8 @@ def _mount_stages() -> None:
     app.add_typer(metering_app)
     app.command()(create_command(open_reconciler))
     app.add_typer(payment_app, name="payment-method")
+    app.add_typer(entitlement_app, name="entitlements")
+    app.add_typer(grant_app, name="grants")
     app.add_typer(alert_app, name="alerts")
 
 

@@ -68,6 +68,16 @@ class PostgresEntitlements:
         self._kept[tenant] = (now, book)
         return book
 
+    async def find_feature(self, feature_id: str) -> Feature | None:
+        """Return a feature."""
+        async with self._connected() as connection:
+            row = await (
+                await connection.execute(
+                    "SELECT feature_id, name, kind, meter_id FROM features WHERE feature_id = %s", (feature_id,)
+                )
+            ).fetchone()
+        return None if row is None else Feature(**row)
+
     async def put_feature(self, feature: Feature, created_at: datetime) -> None:
         """Add or rename a feature."""
         async with self._writing() as connection:

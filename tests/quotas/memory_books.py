@@ -132,6 +132,9 @@ class MemoryEntitlements:
             grants[name] = (*grants.get(name, ()), grant)
         return TenantBook(found, grants)
 
+    async def find_feature(self, feature_id: str) -> Feature | None:
+        return self.features.get(feature_id)
+
     async def put_feature(self, feature: Feature, created_at: datetime) -> None:
         if feature.meter_id is not None and feature.meter_id not in self.meters:
             raise NotFoundError("no such meter")
