@@ -255,7 +255,7 @@ def test_channels_without_settings_are_not_there(settings: Settings) -> None:
     assert channel_names(settings) == ("slack", "email")
 
 
-async def test_two_workers_take_it_from_the_topic_to_slack_and_mail_once(
+async def test_two_workers_take_it_from_the_topic_and_send_it_once(
     settings: Settings, pool: Pool, standins: Standins
 ) -> None:
     messages = [crossing(), crossing(percent=100, used="1000")]

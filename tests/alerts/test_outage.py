@@ -1,4 +1,4 @@
-"""Receivers that are down for ten minutes, answer 429 and 5xx, time out: every alert arrives, on every channel, once."""
+"""Receivers that are down for ten minutes, answer 429 and 5xx, time out: every alert arrives on every channel once."""
 
 from __future__ import annotations
 
@@ -94,15 +94,15 @@ async def test_fifty_alerts_through_ten_minutes_without_receivers(
     begin, failed = clock.now(), 0
     while clock.now() < begin + DOWN:
         failed += await deliver(slack, nobody)
-        clock.advance(timedelta(seconds=75))
-    assert failed > 2 * ALERTS * 5
+        clock.advance(timedelta(seconds=200))
+    assert failed >= 2 * ALERTS * 3
     assert (standins.slack_messages(), standins.mails(), receiver.received) == ([], [], [])
 
     standins.reset()
     receiver.faults.clear()
-    while clock.now() < datetime.now(UTC) - timedelta(seconds=75):
+    while clock.now() < datetime.now(UTC) - timedelta(seconds=200):
         await deliver(slack, mail)
-        clock.advance(timedelta(seconds=75))
+        clock.advance(timedelta(seconds=200))
     await deliver(slack, mail)
 
     ids = {message.alert_id for message in messages}
