@@ -31,9 +31,11 @@ def worker(
 ) -> None:
     """Run a worker until SIGTERM; start more of the same to scale."""
     from runtime.logs import configure_logs
+    from runtime.odd_headers import read_any_header_name
 
     settings = load_settings()
     configure_logs(settings, "+".join(names))
+    read_any_header_name()
     if len(names) == 1 and names[0] in STREAM_WORKERS:
         from runtime.processes.stream_worker import run_stream_worker
 

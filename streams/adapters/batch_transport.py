@@ -24,6 +24,8 @@ from aiokafka.errors import CommitFailedError, IllegalGenerationError, IllegalSt
 from faust.transport.drivers import aiokafka as driver
 from faust.types.tuples import ConsumerMessage
 
+from runtime.odd_headers import read_any_header_name
+
 log = structlog.get_logger()
 FETCH_BYTES_PER_PARTITION = 4_000_000
 FETCH_BYTES = 32_000_000
@@ -137,6 +139,7 @@ def create_batch_app(name: str, bootstrap: str, *, session_timeout_s: float = 6.
 
     `bootstrap` is `host:port[,host:port]`. The app has no tables, no folders, no web server and creates no topics.
     """
+    read_any_header_name()
     fetcher.PartitionRecords = _LightRecords
     app = faust.App(
         name,
