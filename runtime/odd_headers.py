@@ -63,6 +63,8 @@ class _Tolerant(memory_records._MemoryRecordsPy):  # type: ignore[misc]
 
 
 class _TolerantBatch(_DefaultRecordBatchPy):  # type: ignore[misc]
+    _buffer: Any
+
     def _maybe_uncompress(self) -> None:
         super()._maybe_uncompress()
         if not isinstance(self._buffer, _Escaping):
