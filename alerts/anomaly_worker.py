@@ -1,4 +1,7 @@
-"""Worker of anomaly alerts: judges each hour of usage when it has closed. `meterbook worker anomalies`."""
+"""Worker of anomaly alerts: judges each hour of usage when it has closed. `meterbook worker anomalies`.
+
+It claims for the channels that its settings name, so they must be those of the `alerts` worker, which delivers.
+"""
 
 from __future__ import annotations
 

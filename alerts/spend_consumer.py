@@ -1,7 +1,8 @@
 """Worker of spend alerts: running costs from `usage.rated` against money thresholds. `meterbook worker spend-alerts`.
 
 A record only says whose cost has changed; the present cost is read where the rating consumer wrote it. So a replay
-judges the present again and finds nothing new, and many records of a tenant are judged once.
+judges the present again and finds nothing new, and many records of a tenant are judged once. It claims for the channels
+that its settings name, so they must be those of the `alerts` worker, which delivers.
 """
 
 from __future__ import annotations
