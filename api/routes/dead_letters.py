@@ -45,7 +45,12 @@ class DiscardRequest(_Request):
 def create_dead_letter_router(dependencies: Dependencies, prefix: str) -> APIRouter:
     """Return the routes of dead letters."""
     router = APIRouter(prefix=f"{prefix}/dead-letters", tags=["dead letters"])
+    _add_reading(router, dependencies)
+    _add_settling(router, dependencies)
+    return router
 
+
+def _add_reading(router: APIRouter, dependencies: Dependencies) -> None:
     @router.get("")
     async def list_letters(
         topic: Annotated[str | None, Query(pattern=_TOPIC)] = None,
@@ -89,6 +94,8 @@ def create_dead_letter_router(dependencies: Dependencies, prefix: str) -> APIRou
         """Return a letter with its body and what was done about it."""
         return respond_json(await dependencies.dead_letters.find_letter(topic, partition, offset))
 
+
+def _add_settling(router: APIRouter, dependencies: Dependencies) -> None:
     @router.post("/{topic}/{partition}/{offset}/replay")
     async def replay_letter(topic: Topic, partition: Partition, offset: Offset, request: ReplayRequest) -> Response:
         """Send the letter back to its source topic; an event that arrives twice counts once."""
@@ -112,5 +119,3 @@ def create_dead_letter_router(dependencies: Dependencies, prefix: str) -> APIRou
             topic, partition, offset, actor=request.by, reason=request.reason
         )
         return respond_json(done)
-
-    return router

@@ -31,11 +31,16 @@ class JournalCheck:
 async def check_journal(mark: TrailMark, trail: Trail) -> JournalCheck:
     """Compare the next entries with their raw records; `entries` is 0 at the end of the journal."""
     check = JournalCheck(mark)
-    for version, entry in await trail.journal(mark.partition, mark.next_journal, _ENTRIES_AT_ONCE):
+    entries = await trail.journal(mark.partition, mark.next_journal, _ENTRIES_AT_ONCE)
+    retained_from = await trail.retained_from(mark.partition) if entries else 0
+    for version, entry in entries:
         last = check.mark.last_source
         # What a reader that comes too late cannot see any more was compared by nobody, and is no gap.
         first = last + 1 if last >= 0 and entry.previous_last <= last else _first_of(entry)
-        gap, outcomes = await compare_entry(mark.partition, first, entry, trail)
+        if first < retained_from:
+            gap, outcomes = None, Outcomes()
+        else:
+            gap, outcomes = await compare_entry(mark.partition, first, entry, trail)
         check.gaps += [gap] if gap else []
         check.outcomes += outcomes
         for cell in touched_cells(entry):
@@ -49,12 +54,12 @@ async def compare_entry(partition: int, first: int, entry: JournalEntry, trail: 
     """Compare one entry with the raw records of [first, entry.last]; no outcomes if they are not retained any more."""
     refused = frozenset((offset, index) for offset, index in entry.refused)
     received = await trail.count_events(partition, first, entry.last, refused)
-    if received is None:
-        return None, Outcomes()
     misplaced = len(entry.refused) - entry.rejected
     outcomes = Outcomes(received, entry.accepted, entry.duplicates, entry.rejected, misplaced)
     if received == outcomes.told:
         return None, outcomes
+    if first < await trail.retained_from(partition):
+        return None, Outcomes()
     subject = Subject("journal", "", "", (), f"{first}-{entry.last}", partition)
     return Gap(subject, Side(Decimal(0), received), Side(Decimal(0), outcomes.told)), outcomes
 

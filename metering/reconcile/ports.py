@@ -58,10 +58,12 @@ class Trail(Protocol):
         """Return up to `most` committed entries from journal offset `first` on, or from the first that is retained."""
         ...
 
-    async def count_events(
-        self, partition: int, first: int, last: int, refused: Collection[tuple[int, int]]
-    ) -> int | None:
-        """Return how many events the raw records of [first, last] hold; None if some are not retained any more."""
+    async def count_events(self, partition: int, first: int, last: int, refused: Collection[tuple[int, int]]) -> int:
+        """Return how many events the raw records of [first, last] hold, as far as they are retained."""
+        ...
+
+    async def retained_from(self, partition: int) -> int:
+        """Return the first offset of the raw topic that is still there."""
         ...
 
     async def entry_at(self, partition: int, source_offset: int) -> tuple[int, JournalEntry] | None:

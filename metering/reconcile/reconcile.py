@@ -85,15 +85,17 @@ async def follow_journal(views: Views, deadline: datetime | None = None) -> int:
     """Compare the journal with the raw topic up to its end or until the deadline; returns how many entries."""
     marks = await views.findings.marks()
     entries = 0
-    for partition in range(views.partitions):
-        mark = marks.get(partition) or TrailMark(partition, 0, -1)
-        while deadline is None or views.clock.now() < deadline:
+    unfinished = {partition: marks.get(partition, TrailMark(partition, 0, -1)) for partition in range(views.partitions)}
+    # In turns, so that a busy partition does not keep the others from being looked at.
+    while unfinished and (deadline is None or views.clock.now() < deadline):
+        for partition, mark in list(unfinished.items()):
             check = await check_journal(mark, views.trail)
             if check.entries == 0:
-                break
+                del unfinished[partition]
+                continue
             await views.findings.advance(check.mark, check.outcomes, check.touched, check.gaps, views.clock.now())
             _tell(check.gaps)
-            mark, entries = check.mark, entries + check.entries
+            unfinished[partition], entries = check.mark, entries + check.entries
     return entries
 
 
@@ -111,8 +113,10 @@ async def reconcile_lately(
     now = views.clock.now()
     due = await views.findings.due(now, quiet_seconds, longest_seconds, _CELLS_AT_ONCE)
     known = await views.findings.open_gaps()
-    past = Period(now - timedelta(days=_SAMPLED_DAYS), now)
-    sampled = await views.warehouse.sample_cells(past, _SAMPLED_CELLS, views.make_seed())
+    seed = views.make_seed()
+    # One day of them, so that the choice itself costs little.
+    day = now - timedelta(days=1 + seed % _SAMPLED_DAYS)
+    sampled = await views.warehouse.sample_cells(Period(day, day + timedelta(days=1)), _SAMPLED_CELLS, seed)
     cells = {one.cell for one in due} | cells_of(stored.gap for stored in known) | set(sampled)
     tenants = {cell.tenant for cell in cells} | {
         stored.gap.subject.tenant for stored in known if stored.gap.subject.check == "quotas"

@@ -47,21 +47,22 @@ class KafkaTrail:
                     break
             return found
 
-    async def count_events(
-        self, partition: int, first: int, last: int, refused: Collection[tuple[int, int]]
-    ) -> int | None:
+    async def count_events(self, partition: int, first: int, last: int, refused: Collection[tuple[int, int]]) -> int:
         """Return how many events the raw records hold."""
         async with self._reader(USAGE_EVENTS.name) as consumer:
             where = TopicPartition(USAGE_EVENTS.name, partition)
-            start, _ = await _bounds(consumer, where)
-            if start > first:
-                return None
             return sum(
                 [
                     count_events(record.offset, record.value, refused)
                     async for record in _records(consumer, where, first, last + 1)
                 ]
             )
+
+    async def retained_from(self, partition: int) -> int:
+        """Return the first raw offset that is still there."""
+        async with self._reader(USAGE_EVENTS.name) as consumer:
+            where = TopicPartition(USAGE_EVENTS.name, partition)
+            return int((await consumer.beginning_offsets([where]))[where])
 
     async def entry_at(self, partition: int, source_offset: int) -> tuple[int, JournalEntry] | None:
         """Return the entry that covers a source offset, by halving the journal."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import httpx2
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from typer.testing import CliRunner
 
+from api.application import create_app
 from core.dead_letter import DeadLetter
 from core.errors import NotFoundError, UnavailableError
 from metering.commands import app
@@ -21,6 +24,7 @@ from metering.dead_letters.desk import AlreadySettledError, DeadLetterDesk, open
 from metering.dead_letters.domain.letter import Place
 from metering.dead_letters.domain.letter_filter import LetterFilter
 from metering.dead_letters.domain.replay import Replay
+from runtime.processes.api import open_dependencies
 from runtime.settings import Settings, load_settings
 from tests.metering.dead_letters.memory import dead
 
@@ -170,6 +174,23 @@ async def test_a_broker_that_is_away_is_an_outage(tmp_path: Path):
         await sender.close()
 
 
+async def test_the_apis_process_has_the_desk(settings: Settings, put: Put, code: str):
+    (place,), base = await put([dead(code)]), "/api/v1/dead-letters"
+    async with open_dependencies(settings) as dependencies:
+        transport = httpx2.ASGITransport(app=create_app(dependencies), raise_app_exceptions=False)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://api.invalid") as client:
+            listed = (await client.get(base, params={"code": code})).json()
+            assert [letter["letter"] for letter in listed["data"]] == [str(place)]
+            done = await client.post(f"{base}/{place}/discard", json={"by": "ann", "reason": "a test"})
+            assert (done.status_code, done.json()["outcome"]) == (200, "discarded")
+            again = await client.post(f"{base}/{place}/replay", json={"by": "ann"})
+            assert (again.status_code, again.json()["code"]) == (409, "already_settled")
+            assert (await client.get(f"{base}/{place}")).json()["state"] == "discarded"
+            assert (await client.get(f"{base}/usage.rejected/0/999999999")).status_code == 404
+            counts = (await client.get(f"{base}/counts")).json()
+            assert [(c["open"], c["letters"]) for c in counts["data"] if c["code"] == code] == [(0, 1)]
+
+
 # The command
 
 
@@ -178,8 +199,6 @@ def run(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[..., An
     monkeypatch.setenv("METERBOOK_HOME", str(settings.home))
 
     def run(*arguments: str, exit_code: int = 0, text: str | None = None) -> Any:
-        import threading
-
         result: list[Any] = []
         # A thread of its own: the command brings its own event loop.
         thread = threading.Thread(
@@ -247,4 +266,5 @@ async def test_the_command_lists_shows_replays_and_discards(run: Any, put: Put, 
     ],
 )
 def test_a_wrong_call_is_refused(run: Any, arguments: tuple[str, ...]):
-    run(*arguments, exit_code=1)
+    # The reason is told by the whole program's entry point.
+    assert run(*arguments, exit_code=1) == ""

@@ -32,22 +32,19 @@ def window(tenant: str, start: int) -> WindowRow:
 class MemoryTrail:
     """One partition: raw values by offset, entries by journal offset."""
 
-    def __init__(
-        self, raw: Mapping[int, bytes | None], entries: Sequence[JournalEntry], retained_from: int = 0
-    ) -> None:
-        self.raw, self.entries_at, self.retained_from = dict(raw), list(entries), retained_from
+    def __init__(self, raw: Mapping[int, bytes | None], entries: Sequence[JournalEntry], first_raw: int = 0) -> None:
+        self.raw, self.entries_at, self.first_raw = dict(raw), list(entries), first_raw
         self.counted: list[tuple[int, int]] = []
 
     async def journal(self, partition: int, first: int, most: int) -> list[tuple[int, JournalEntry]]:
         return list(enumerate(self.entries_at))[first : first + most]
 
-    async def count_events(
-        self, partition: int, first: int, last: int, refused: Collection[tuple[int, int]]
-    ) -> int | None:
-        if first < self.retained_from:
-            return None
+    async def count_events(self, partition: int, first: int, last: int, refused: Collection[tuple[int, int]]) -> int:
         self.counted.append((first, last))
         return sum(count_events(at, self.raw[at], refused) for at in self.raw if first <= at <= last)
+
+    async def retained_from(self, partition: int) -> int:
+        return self.first_raw
 
     async def entry_at(self, partition: int, source_offset: int) -> tuple[int, JournalEntry] | None:
         return next(

@@ -102,7 +102,7 @@ async def test_a_record_that_lies_between_two_entries_was_counted_by_nobody():
 
 async def test_what_is_not_retained_any_more_is_no_gap():
     entries = [entry(0, 4, previous_last=-1, accepted=5), entry(5, 6, previous_last=4, accepted=2)]
-    gaps, outcomes, mark = await journal(MemoryTrail({5: ONE, 6: ONE}, entries, retained_from=5))
+    gaps, outcomes, mark = await journal(MemoryTrail({5: ONE, 6: ONE}, entries, first_raw=5))
     assert (gaps, outcomes.received, mark.last_source) == ([], 2, 6)
 
 
