@@ -54,13 +54,17 @@ class AlertRules:
     rules: tuple[AlertRule, ...] = ()
     default_percentages: tuple[int, ...] = ()
     _by_level: dict[_Level, list[AlertRule]] = field(default_factory=dict, repr=False, compare=False)
+    _money: dict[str | None, list[AlertRule]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, rules: Iterable[AlertRule], default_percentages: Iterable[int]) -> AlertRules:
         """Return the rules, ready to be asked."""
         found = cls(tuple(rules), tuple(sorted(set(default_percentages))))
         for rule in found.rules:
-            found._by_level.setdefault((rule.kind, rule.tenant_id, rule.meter_id or rule.charge_id), []).append(rule)
+            if rule.kind == "money":
+                found._money.setdefault(rule.tenant_id, []).append(rule)
+            else:
+                found._by_level.setdefault((rule.kind, rule.tenant_id, rule.meter_id), []).append(rule)
         return found
 
     def thresholds_of(self, tenant: str, meter: str) -> tuple[Threshold, ...]:
@@ -79,9 +83,7 @@ class AlertRules:
     def money_of(self, tenant: str) -> list[AlertRule]:
         """Return the money rules for a tenant: per scope and currency its own, else those for everyone."""
         chosen: dict[tuple[str, str | None], tuple[bool, list[AlertRule]]] = {}
-        for rule in self.rules:
-            if rule.kind != "money" or rule.tenant_id not in (None, tenant):
-                continue
+        for rule in (*self._money.get(None, ()), *self._money.get(tenant, ())):
             own, key = rule.tenant_id is not None, (rule.scope, rule.currency)
             known = chosen.get(key)
             if known is None or own > known[0]:
