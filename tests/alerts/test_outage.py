@@ -43,6 +43,19 @@ async def receiver() -> AsyncIterator[WebhookReceiver]:
     await receiver.stop()
 
 
+def crossing() -> QuotaCrossed:
+    return QuotaCrossed(
+        tenant_id=f"t-{uuid4().hex[:12]}",
+        meter="cpu",
+        unit="vCPU-hour",
+        period="2026-10",
+        percent=80,
+        used="8",
+        limit="10",
+        crossed_at="2026-10-20T11:59:58Z",
+    )
+
+
 async def test_fifty_alerts_through_ten_minutes_without_receivers(
     settings: Settings, pool: Pool, standins: Standins, receiver: WebhookReceiver
 ) -> None:
@@ -60,19 +73,7 @@ async def test_fifty_alerts_through_ten_minutes_without_receivers(
         secret = await put_endpoint(connection, wish, random_bytes=os.urandom, now=clock.now())
     receiver.secrets.append(secret or "")
 
-    messages = [
-        QuotaCrossed(
-            tenant_id=f"t-{uuid4().hex[:12]}",
-            meter="cpu",
-            unit="vCPU-hour",
-            period="2026-10",
-            percent=80,
-            used="8",
-            limit="10",
-            crossed_at="2026-10-20T11:59:58Z",
-        )
-        for _ in range(ALERTS)
-    ]
+    messages = [crossing() for _ in range(ALERTS)]
     for message in [*messages, *messages[::3]]:
         await claim_alert(
             encode_message(message), "quota", channels=("slack", "email"), rules=RULES, store=store, clock=clock
