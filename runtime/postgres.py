@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from psycopg import AsyncConnection
@@ -12,6 +13,9 @@ from runtime.settings import Settings
 
 Connection = AsyncConnection[DictRow]
 Pool = AsyncConnectionPool[Connection]
+# A server, or the network before it, that says nothing at all is noticed after this; psycopg then takes up to ten
+# seconds more to let go of the connection.
+_SILENT_SECONDS = 3
 
 
 def create_pool(settings: Settings, *, max_size: int = 8) -> Pool:
@@ -21,6 +25,10 @@ def create_pool(settings: Settings, *, max_size: int = 8) -> Pool:
         "options": "-c statement_timeout=60000 -c idle_in_transaction_session_timeout=60000 -c timezone=UTC",
         "application_name": "meterbook",
         "connect_timeout": 3,
+        "keepalives_idle": 5,
+        "keepalives_interval": 2,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 10_000,
     }
     return AsyncConnectionPool(
         settings.postgres,
@@ -29,5 +37,11 @@ def create_pool(settings: Settings, *, max_size: int = 8) -> Pool:
         min_size=1,
         max_size=max_size,
         open=False,
-        check=AsyncConnectionPool.check_connection,
+        check=_check,
     )
+
+
+async def _check(connection: Connection) -> None:
+    """Raise if the connection is broken, or silent: without a bound of its own the check would wait for ever."""
+    async with asyncio.timeout(_SILENT_SECONDS):
+        await AsyncConnectionPool.check_connection(connection)
