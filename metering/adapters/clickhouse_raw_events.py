@@ -25,7 +25,7 @@ WHERE stage = 'warehouse' AND source_partition = {partition:UInt16}
 """
 _CORRECTED = """
 SELECT tenant, target_source, target_id FROM usage_corrections FINAL
-WHERE kind IN ('void', 'amend') AND source_partition = {partition:UInt16}
+WHERE kind IN ('void', 'amend') AND source_partition = {partition:UInt16} AND source_offset < {seen:UInt64}
 """
 EVENTS_BEFORE = f"""
 SELECT tenant, source, id, type, customer, toUnixTimestamp64Micro(time), data, source_offset, source_index
@@ -68,8 +68,8 @@ class ClickHouseRawEvents:
         """Return the source offset before which everything is stored."""
         return int(self._rows(STORED_UP_TO, partition=partition)[0][0])
 
-    def events_before(self, meter: Meter, partition: int, before: int) -> Iterator[RawEvent]:
-        """Yield live events of the meter's type before an offset, by identity, page by page."""
+    def events_before(self, meter: Meter, partition: int, before: int, seen: int) -> Iterator[RawEvent]:
+        """Yield events of the meter's type before an offset, by identity, without those corrected before `seen`."""
         last = ("", "", "")
         while True:
             rows = self._rows(
@@ -77,6 +77,7 @@ class ClickHouseRawEvents:
                 **dict(zip(("tenant", "source", "id"), last, strict=True)),
                 partition=partition,
                 before=before,
+                seen=seen,
                 type=meter.event_type,
                 limit=_PAGE,
             )

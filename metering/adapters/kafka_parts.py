@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import IO, Any
 
 import msgspec
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from core.topics import USAGE_EVENTS
 from metering.domain.meter_parts import Part
@@ -26,6 +27,26 @@ class KafkaPartSender:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
+    async def end_offset(self, partition: int) -> int:
+        """Return the partition's end."""
+        async with self._reader() as reader:
+            where = TopicPartition(USAGE_EVENTS.name, partition)
+            return int((await reader.end_offsets([where]))[where])
+
+    async def has_record(self, partition: int, first: int, end: int) -> bool:
+        """Tell whether there is a record, and not only markers of transactions, from `first` to before `end`."""
+        if first >= end:
+            return False
+        async with self._reader() as reader:
+            where = TopicPartition(USAGE_EVENTS.name, partition)
+            reader.assign([where])
+            reader.seek(where, first)
+            while await reader.position(where) < end:
+                fetched = await reader.getmany(where, timeout_ms=200, max_records=1)
+                for record in fetched.get(where, []):
+                    return bool(record.offset < end)
+            return False
+
     async def send(self, meter_id: str, partition: int, parts: Iterator[Part]) -> tuple[int, int | None]:
         """Put the records on the partition, all or none; returns how many, and the last one's offset.
 
@@ -37,6 +58,20 @@ class KafkaPartSender:
                 return 0, None
             waiting.seek(0)
             return count, await self._send(meter_id, partition, _read(waiting))
+
+    @asynccontextmanager
+    async def _reader(self) -> AsyncIterator[AIOKafkaConsumer]:
+        reader = AIOKafkaConsumer(
+            bootstrap_servers=self._settings.kafka_bootstrap,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+        )
+        await reader.start()
+        try:
+            yield reader
+        finally:
+            await reader.stop()
 
     async def _send(self, meter_id: str, partition: int, parts: Iterator[Part]) -> int:
         producer = AIOKafkaProducer(

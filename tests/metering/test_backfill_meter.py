@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from collections import Counter
@@ -26,7 +27,7 @@ from metering.adapters import kafka_parts
 from metering.adapters.clickhouse_raw_events import ClickHouseRawEvents
 from metering.adapters.clickhouse_usage import ClickHouseUsageStore
 from metering.adapters.kafka_parts import KafkaPartSender
-from metering.backfill_meter import MeterNotCountedError, backfill_meter, missed_corrections
+from metering.backfill_meter import MeterNotCountedError, WarehouseBehindError, backfill_meter, missed_corrections
 from metering.domain.meter_parts import MEASURES_PER_PART, Measured, Part, RawEvent, cut_parts, measure
 from metering.domain.usage_query import UsageQuery
 from metering.query_usage import query_usage
@@ -114,7 +115,8 @@ class MemoryRaw:
     def stored_up_to(self, partition: int) -> int:
         return 50
 
-    def events_before(self, meter: Meter, partition: int, before: int) -> Iterator[RawEvent]:
+    def events_before(self, meter: Meter, partition: int, before: int, seen: int) -> Iterator[RawEvent]:
+        assert seen == 50
         return iter(event for event in self.events if event.offset < before)
 
     def corrections_between(self, meter: Meter, partition: int, before: int, first: int, last: int) -> list[str]:
@@ -122,8 +124,16 @@ class MemoryRaw:
 
 
 class MemorySender:
-    def __init__(self) -> None:
+    def __init__(self, end: int = 0) -> None:
         self.sent: dict[int, list[Part]] = {}
+        self.end, self.has_records = end, True
+
+    async def end_offset(self, partition: int) -> int:
+        return self.end
+
+    async def has_record(self, partition: int, first: int, end: int) -> bool:
+        assert (first, end) == (50, self.end)
+        return self.has_records
 
     async def send(self, meter_id: str, partition: int, parts: Iterator[Part]) -> tuple[int, int | None]:
         self.sent[partition] = list(parts)
@@ -148,6 +158,17 @@ async def test_nothing_is_sent_while_a_partition_does_not_count_the_meter() -> N
         await backfill_meter(Meter("m", "u", "llm", "count", None), raw=source, sender=sender, now=NOW, max_bytes=9_999)
     assert sender.sent == {}
     assert module.MeterNotCountedError.code == "meter_not_counted"
+
+
+async def test_the_warehouse_must_have_come_to_where_the_partition_ends_but_for_markers() -> None:
+    meter, source = Meter("m", "u", "llm", "count", None), MemoryRaw({1: 5}, [raw("a", 3, {})])
+    sender = MemorySender(end=51)
+    with pytest.raises(WarehouseBehindError):
+        await backfill_meter(meter, raw=source, sender=sender, now=NOW, max_bytes=65_536, patience_seconds=0)
+    assert sender.sent == {}
+    sender.has_records = False
+    [share] = await backfill_meter(meter, raw=source, sender=sender, now=NOW, max_bytes=65_536, patience_seconds=0)
+    assert (share.seen, share.events) == (50, 1)
 
 
 # On the real ClickHouse, with the meter worker's own state
@@ -283,8 +304,11 @@ class OneTenant:
         assert self._raw.activations(meter).keys() == {0}
         return {0: self._world.state.activations[meter.meter_id]}
 
-    def events_before(self, meter: Meter, partition: int, before: int) -> Iterator[RawEvent]:
-        found = self._raw.events_before(meter, partition, before)
+    def stored_up_to(self, partition: int) -> int:
+        return len(self._world.log)
+
+    def events_before(self, meter: Meter, partition: int, before: int, seen: int) -> Iterator[RawEvent]:
+        found = self._raw.events_before(meter, partition, before, seen)
         return iter([event for event in found if event.tenant == self._world.tenant])
 
 
@@ -343,7 +367,17 @@ async def test_parts_stand_on_their_partition_all_or_none(settings: Settings, to
     assert await read_all(settings, topic, 1) == []
     assert await sender.send("m", 1, iter([])) == (0, None)
     sent, last = await sender.send("m", 1, iter(parts))
-    found = await read_all(settings, topic, 1)
+    assert last is not None
+    # The commit is answered before its marker stands on the partition.
+    found: list[Any] = []
+    async with asyncio.timeout(20):
+        while not found:
+            found = await read_all(settings, topic, 1)
     assert [(record.key.decode(), record.value) for record in found] == [(part.tenant, part.value) for part in parts]
     assert (sent, last) == (450, found[-1].offset)
     assert await read_all(settings, topic, 0) == []
+    end = await sender.end_offset(1)
+    assert end > last + 1, "a marker stands behind the records"
+    assert await sender.has_record(1, last, end)
+    assert not await sender.has_record(1, last + 1, end)
+    assert not await sender.has_record(0, 0, 0)
