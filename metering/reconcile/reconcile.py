@@ -14,8 +14,10 @@ from typing import Any
 import structlog
 
 from core.clock import Clock
+from core.event_time import to_datetime
 from core.meters import Registry
 from core.period import Period
+from core.usage_event import EARLIEST_US
 from metering.reconcile.check_journal import check_journal, compare_entry
 from metering.reconcile.check_quotas import check_quotas
 from metering.reconcile.check_warehouse import Pause, check_warehouse
@@ -39,6 +41,7 @@ LONGEST_SECONDS = 600.0
 _CELLS_AT_ONCE = 1_000
 _SAMPLED_CELLS = 10
 _SAMPLED_DAYS = 35
+_EARLIEST = to_datetime(EARLIEST_US)
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ async def reconcile_scope(views: Views, registry: Registry, scope: Scope) -> Rep
     started = views.clock.now()
     checked = await follow_journal(views)
     now = views.clock.now()
-    span = scope.span or Period(now - timedelta(days=36_500), now + timedelta(days=1))
+    span = scope.span or Period(_EARLIEST, now + timedelta(days=1))
     cells = set(await views.warehouse.cells_between(span, scope.tenants))
     known = [stored for stored in await views.findings.open_gaps() if _is_within(stored.gap, scope)]
     cells |= cells_of(stored.gap for stored in known)
