@@ -11,7 +11,8 @@ import psycopg
 import structlog
 from psycopg_pool import PoolTimeout
 
-from core.thresholds import ThresholdsOf
+from core.alert_rules import AlertRules
+from runtime.alert_rules import read_alert_rules
 from runtime.patience import until_done
 from runtime.postgres import Pool
 from runtime.registry import RegistryCache
@@ -40,11 +41,18 @@ FROM quota_limits q WHERE NOT EXISTS (SELECT FROM own o WHERE (o.tenant_id, o.me
 
 
 class RulesCache:
-    """Limits from PostgreSQL, read again when older than `refresh_s`; in an outage the last good ones serve."""
+    """Limits and thresholds from PostgreSQL, read again when older than `refresh_s`.
 
-    def __init__(self, pool: Pool, registry: RegistryCache, thresholds_of: ThresholdsOf, refresh_s: float) -> None:
-        self._pool, self._registry, self._thresholds_of, self._refresh_s = pool, registry, thresholds_of, refresh_s
-        self._rules = QuotaRules({}, thresholds_of)
+    In an outage the last good ones serve; before any could be read, there is no limit to cross. Where no alert rule
+    says otherwise, `default_percentages` are the thresholds.
+    """
+
+    def __init__(
+        self, pool: Pool, registry: RegistryCache, default_percentages: Sequence[int], refresh_s: float
+    ) -> None:
+        self._pool, self._registry, self._refresh_s = pool, registry, refresh_s
+        self._alerts = AlertRules.of((), default_percentages)
+        self._rules = QuotaRules({}, self._alerts.thresholds_of)
         self._tried_at: float | None = None
         self._turn = asyncio.Lock()
 
@@ -53,9 +61,11 @@ class RulesCache:
         async with self._turn:
             if self._tried_at is None or time.monotonic() - self._tried_at >= self._refresh_s:
                 try:
-                    limits = await self._read()
+                    limits, alerts = await self._read()
+                    if alerts != self._alerts:
+                        self._alerts = alerts
                     registry = (await self._registry.get()).registry
-                    rules = QuotaRules(limits, self._thresholds_of, registry.by_id, registry.calendars)
+                    rules = QuotaRules(limits, self._alerts.thresholds_of, registry.by_id, registry.calendars)
                     if rules != self._rules:
                         self._rules = rules
                 except _AWAY as error:
@@ -64,15 +74,17 @@ class RulesCache:
                 self._tried_at = time.monotonic()
             return self._rules
 
-    async def _read(self) -> Limits:
+    async def _read(self) -> tuple[Limits, AlertRules]:
         async with self._pool.connection(timeout=1) as connection:
             rows = await (await connection.execute(_LIMITS)).fetchall()
-        return {
+            alerts = await read_alert_rules(connection, self._alerts.default_percentages)
+        limits = {
             (row["tenant_id"], row["meter_id"]): QuotaLimit(
                 Decimal(row["limit_quantity"]), row["unit"], row["hard"], row["is_billing"]
             )
             for row in rows
         }
+        return limits, alerts
 
 
 class PostgresArchive:

@@ -10,7 +10,6 @@ from aiokafka.errors import KafkaError
 
 from core.clock import SystemClock
 from core.messages import QuotaCrossed, encode_message
-from core.thresholds import same_percentages
 from core.topics import QUOTA_CROSSED, USAGE_JOURNAL
 from runtime.patience import until_done
 from runtime.postgres import create_pool
@@ -74,7 +73,7 @@ def create_app(settings: Settings) -> faust.App:
     clock = SystemClock()
     refresh = settings.registry_refresh_seconds
     registry = RegistryCache(pool, clock, refresh_seconds=refresh)
-    rules = RulesCache(pool, registry, same_percentages(settings.alert_thresholds_percent), refresh)
+    rules = RulesCache(pool, registry, settings.alert_thresholds_percent, refresh)
     announcements = KafkaAnnouncements(settings)
     redis = connect_redis(settings.redis, timeout_s=10, connect_timeout_s=3)
 

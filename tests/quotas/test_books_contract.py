@@ -243,7 +243,6 @@ async def test_an_event_that_was_counted_settles_its_reservation(settings: Setti
 
 @pytest.mark.integration
 async def test_the_agents_limits_are_the_same_that_the_desk_reads(settings: Settings, real_shelf: Shelf) -> None:
-    from core.thresholds import same_percentages
     from runtime.registry import RegistryCache
     from streams.adapters.postgres_quotas import RulesCache
 
@@ -252,7 +251,7 @@ async def test_the_agents_limits_are_the_same_that_the_desk_reads(settings: Sett
 
         async def limit() -> Any:
             registry = RegistryCache(pool, SystemClock(), refresh_seconds=5)
-            return (await RulesCache(pool, registry, same_percentages((80,)), 5).get()).limits[key]
+            return (await RulesCache(pool, registry, (80,), 5).get()).limits[key]
 
         assert ((await limit()).limit, (await limit()).is_billing) == (100, False)
         feature = real_shelf.feature()
@@ -266,6 +265,32 @@ async def test_the_agents_limits_are_the_same_that_the_desk_reads(settings: Sett
         with psycopg.connect(settings.postgres) as connection:
             connection.execute("UPDATE tenants SET billing_anchor_day = 9 WHERE tenant_id = %s", (real_shelf.tenant,))
         assert (await limit()).is_billing
+
+
+@pytest.mark.integration
+async def test_the_agent_follows_the_alert_rules(settings: Settings, real_shelf: Shelf) -> None:
+    from runtime.registry import RegistryCache
+    from streams.adapters.postgres_quotas import RulesCache
+
+    async with create_pool(settings, max_size=2) as pool:
+        cache = RulesCache(pool, RegistryCache(pool, SystemClock(), refresh_seconds=5), (80, 100), refresh_s=0)
+
+        async def thresholds() -> list[tuple[str, Decimal]]:
+            rules = await cache.get()
+            return [(one.kind, one.value) for one in rules.thresholds_of(real_shelf.tenant, real_shelf.meter)]
+
+        assert await thresholds() == [("percent", 80), ("percent", 100)]
+        unchanged = await cache.get()
+        assert await cache.get() is unchanged
+        async with pool.connection() as connection:
+            for kind, value in (("percent", 50), ("units", 7)):
+                await connection.execute(
+                    "INSERT INTO alert_rules (rule_id, kind, tenant_id, meter_id, value, created_at, updated_at)"
+                    " VALUES (%s, %s, %s, %s, %s, now(), now())",
+                    (f"{kind}-{real_shelf.tenant}", kind, real_shelf.tenant, real_shelf.meter, value),
+                )
+        assert await thresholds() == [("percent", 50), ("units", 7)]
+        assert await cache.get() is not unchanged
 
 
 @pytest.mark.integration
