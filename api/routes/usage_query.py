@@ -14,7 +14,6 @@ from core.ids import TENANT_PATTERN
 from core.meters import Registry
 
 _TENANT = f"^{TENANT_PATTERN.pattern}$"
-_ROW = ("start", "end")
 _AMOUNTS = ("quantity", "events")
 Form = Annotated[
     Literal["json", "csv"] | None, Query(alias="format", description="JSON, or CSV as with `Accept: text/csv`")
@@ -93,13 +92,7 @@ def create_usage_query_router(dependencies: Dependencies, prefix: str) -> APIRou
             cursor=cursor,
         )
         if _wants_csv(form, accept):
-            names = page["group_by"]
-            rows = [
-                [*(row[name] for name in _ROW), *(row["dimensions"][name] for name in names)]
-                + [row[name] for name in _AMOUNTS]
-                for row in page["data"]
-            ]
-            return _csv((*_ROW, *names, *_AMOUNTS), rows, f"usage-{tenant_id}-{meter}", page["next_cursor"])
+            return _page_as_csv(page, f"usage-{tenant_id}-{meter}")
         return respond_json(page)
 
     return router
@@ -110,6 +103,15 @@ def _wants_csv(form: str | None, accept: str) -> bool:
         return form == "csv"
     kinds = [part.split(";")[0].strip().lower() for part in accept.split(",")]
     return "text/csv" in kinds and "application/json" not in kinds
+
+
+def _page_as_csv(page: dict[str, Any], name: str) -> Response:
+    dimensions = page["group_by"]
+    rows = [
+        [row["start"], row["end"], *map(row["dimensions"].get, dimensions), row["quantity"], row["events"]]
+        for row in page["data"]
+    ]
+    return _csv(("start", "end", *dimensions, *_AMOUNTS), rows, name, page["next_cursor"])
 
 
 def _csv(header: tuple[str, ...], rows: list[list[Any]], name: str, cursor: str | None) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -45,7 +46,7 @@ class ClickHouseUsage:
     ) -> UsageEvidence:
         """Return the usage of a window on whole minutes: what adds up in one read, and each kind of sampled meter."""
         client = await self._connected()
-        found = await client.query(
+        hourly = client.query(
             USAGE_OF_PERIOD,
             parameters={
                 "tenant": tenant_id,
@@ -53,8 +54,9 @@ class ClickHouseUsage:
                 "end": int(window.end.timestamp()),
             },
         )
+        sampled = read_measured(client, [tenant_id], window, meters.values(), month=month, until=window.end)
+        found, measured = await asyncio.gather(hourly, sampled)
         hours = [_hour_of_usage(*row) for row in found.result_rows]
-        measured = await read_measured(client, [tenant_id], window, meters.values(), month=month, until=window.end)
         return UsageEvidence.of(hours, measured.get(tenant_id, ()), meters)
 
     async def put(self, facts: Sequence[InvoicedFact]) -> None:

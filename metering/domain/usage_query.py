@@ -126,12 +126,12 @@ def _read_cursor(text: str, groups: int, faults: list[Fault]) -> Position | None
     try:
         padded = text.encode() + b"=" * (-len(text) % 4)
         start, group = msgspec.json.decode(base64.b64decode(padded, b"-_", validate=True), type=tuple[int, list[str]])
-        if 0 <= start < 1 << 32 and len(group) == groups:
-            return Position(start, tuple(group))
     except (ValueError, binascii.Error, msgspec.MsgspecError):
-        pass
-    faults.append(Fault("invalid_cursor", "not a cursor of this question", "cursor"))
-    return None
+        start, group = -1, []
+    if not 0 <= start < 1 << 32 or len(group) != groups:
+        faults.append(Fault("invalid_cursor", "not a cursor of this question", "cursor"))
+        return None
+    return Position(start, tuple(group))
 
 
 def _read_span(

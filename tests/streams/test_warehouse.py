@@ -167,7 +167,7 @@ async def test_a_sample_that_was_taken_out_stays_out(
 
 
 @pytest.mark.integration
-async def test_an_empty_insert_is_none(settings: Settings, warehouse: ClickHouseWarehouse) -> None:
+async def test_an_empty_insert_asks_nobody(settings: Settings, warehouse: ClickHouseWarehouse) -> None:
     await ClickHouseWarehouse(load_settings(home=settings.home, clickhouse_url="http://127.0.0.1:1")).insert(
         "usage_events", []
     )
