@@ -5,29 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
+from importlib import resources
 from typing import Any
 
-from redis.exceptions import NoScriptError, RedisError
+import msgspec
+from redis.exceptions import RedisError
 
 from core.errors import UnavailableError
 from core.event_time import to_microseconds
 from core.live_quota import EPOCH_KEY, FRESHNESS_KEY, quota_key
 from quotas.domain.reading import Snapshot, read_freshness
-from runtime.redis import CALLS_AT_ONCE, Script, mark_key_beside
+from runtime.redis import CALLS_AT_ONCE, Script, mark_key_beside, mark_keys
 
-# KEYS: earlier periods of a meter, newest first. ARGV: the start of the window in microseconds. Returns the first hash
-# whose levels were all set by then.
-_EARLIER = """
-for _, key in ipairs(KEYS) do
-  local fields = redis.call('HGETALL', key)
-  local counts = #fields > 0
-  for i = 1, #fields, 2 do
-    if string.sub(fields[i], 1, 1) == 't' and tonumber(fields[i + 1]) > tonumber(ARGV[1]) then counts = false end
-  end
-  if counts then return fields end
-end
-return {}
-"""
+_SCRIPT = (resources.files("quotas.adapters") / "read_totals.lua").read_text()
 
 
 class RedisView:
@@ -36,7 +26,9 @@ class RedisView:
     def __init__(self, client: Any, partitions: int) -> None:
         self._client = client
         self._partitions = frozenset(f"p{number}" for number in range(partitions))
-        self._earlier = Script(client, _EARLIER)
+        self._hours = frozenset(f"hours:{name}" for name in self._partitions)
+        self._script = Script(client, _SCRIPT)
+        self._is_cluster = len(mark_keys(client, EPOCH_KEY)) > 1
         self._turns = asyncio.Semaphore(CALLS_AT_ONCE)
 
     async def fetch(
@@ -47,48 +39,46 @@ class RedisView:
         start: datetime,
     ) -> Snapshot:
         """Return the hashes, with how fresh and whole the view is."""
+        names = [quota_key(tenant, meter, period) for meter, period in keys]
+        names += [quota_key(tenant, meter, period) for meter, periods in earlier for period in periods]
+        arguments = [len(keys), to_microseconds(start), *(len(periods) for _, periods in earlier)]
         try:
-            try:
-                epoch, freshness, hashes = await self._fetch(tenant, keys, earlier, start)
-            except NoScriptError:
-                await self._earlier.load()
-                epoch, freshness, hashes = await self._fetch(tenant, keys, earlier, start)
+            async with self._turns:
+                read = self._read_beside_marks if self._is_cluster else self._read_with_marks
+                epoch, freshness, hashes = await read(tenant, names, arguments)
         except (RedisError, OSError, TimeoutError) as error:
             raise UnavailableError("live quotas cannot be read now") from error
-        filled = frozenset(epoch)
-        is_filled = self._partitions <= filled
-        has_hours = is_filled and all(f"hours:{name}" in filled for name in self._partitions)
-        return Snapshot(hashes, read_freshness(freshness), is_filled, has_hours)
+        is_filled = self._partitions <= epoch.keys()
+        return Snapshot(hashes, read_freshness(freshness), is_filled, is_filled and self._hours <= epoch.keys())
 
     async def check(self) -> None:
         """Return when Redis answers; raises otherwise."""
         await self._client.ping()
 
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._client.aclose()
+    async def _read_with_marks(self, tenant: str, names: list[str], arguments: list[int]) -> _Answer:
+        answer = await self._script.run([EPOCH_KEY, FRESHNESS_KEY, *names], [2, *arguments])
+        epoch, freshness, hashes = msgspec.json.decode(answer)
+        return _pairs(epoch), _pairs(freshness), [_pairs(fields) for fields in hashes]
 
-    async def _fetch(
-        self,
-        tenant: str,
-        keys: Sequence[tuple[str, str]],
-        earlier: Sequence[tuple[str, Sequence[str]]],
-        start: datetime,
-    ) -> tuple[list[str], dict[str, str], list[dict[str, str]]]:
+    async def _read_beside_marks(self, tenant: str, names: list[str], arguments: list[int]) -> _Answer:
+        """Read in a cluster, where the marks lie in other slots: before and after the totals."""
         beside = quota_key(tenant, "", "")
-        pipeline = self._client.pipeline(transaction=False)
         epoch_key = mark_key_beside(self._client, EPOCH_KEY, beside)
-        pipeline.hgetall(epoch_key)
-        pipeline.hgetall(mark_key_beside(self._client, FRESHNESS_KEY, beside))
-        for meter, period in keys:
-            pipeline.hgetall(quota_key(tenant, meter, period))
-        for meter, periods in earlier:
-            names = [quota_key(tenant, meter, period) for period in periods]
-            self._earlier.queue(pipeline, names, [to_microseconds(start)])
-        pipeline.hgetall(epoch_key)
-        async with self._turns:
-            before, freshness, *hashes, after = await pipeline.execute()
-        # Only what was filled all the while: a wipe or a filling in between would leave another token, or none.
-        epoch = [name for name, token in after.items() if before.get(name) == token]
-        hashes[len(keys) :] = [dict(zip(found[::2], found[1::2], strict=True)) for found in hashes[len(keys) :]]
-        return epoch, freshness, hashes
+        before = await self._client.hgetall(epoch_key)
+        answer = await self._script.run(names, [0, *arguments])
+        after, freshness = await asyncio.gather(
+            self._client.hgetall(epoch_key),
+            self._client.hgetall(mark_key_beside(self._client, FRESHNESS_KEY, beside)),
+        )
+        _, _, hashes = msgspec.json.decode(answer)
+        # Only what was filled all the while: a wipe or a filling in between leaves another token, or none.
+        epoch = {name: token for name, token in after.items() if before.get(name) == token}
+        return epoch, freshness, [_pairs(fields) for fields in hashes]
+
+
+_Answer = tuple[dict[str, str], dict[str, str], list[dict[str, str]]]
+
+
+def _pairs(flat: Sequence[str]) -> dict[str, str]:
+    # Lua's empty list arrives as {}.
+    return dict(zip(flat[::2], flat[1::2], strict=True)) if flat else {}
