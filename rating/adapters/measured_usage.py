@@ -23,6 +23,10 @@ _OF_TENANTS = "tenant IN {tenants:Array(String)} AND meter IN {meters:Array(Stri
 _BEFORE = "time < fromUnixTimestamp64Micro({start_us:Int64}, 'UTC')"
 _WITHIN = """time >= fromUnixTimestamp64Micro({start_us:Int64}, 'UTC')
           AND time < fromUnixTimestamp64Micro({end_us:Int64}, 'UTC')"""
+# Asked first, because it costs a tenth of what the others do and most tenants have no samples at all.
+SAMPLED_METERS = """
+SELECT DISTINCT meter FROM usage_samples WHERE tenant IN {tenants:Array(String)} AND meter IN {meters:Array(String)}
+"""
 _GROUPINGS = """arrayPushFront(
     arrayMap((name, value) -> [(toString(name), value)], mapKeys(dimensions), mapValues(dimensions)),
     CAST([], 'Array(Tuple(String, String))')
@@ -88,9 +92,12 @@ async def read_measured(
     A level counts until `until` at most, and held for the whole of `month` it is one unit-month.
     """
     known = {meter.meter_id: meter for meter in meters if not meter.is_additive}
-    weighted = [meter_id for meter_id, meter in known.items() if meter.aggregation == "time_weighted"]
-    valued = [meter_id for meter_id in known if meter_id not in weighted]
     found: dict[str, list[MeasuredTotal]] = {}
+    if not known:
+        return found
+    present = [row[0] for row in await _rows(client, SAMPLED_METERS, tenant_ids, list(known), window)]
+    weighted = [meter_id for meter_id in present if known[meter_id].aggregation == "time_weighted"]
+    valued = [meter_id for meter_id in present if meter_id not in weighted]
     if valued:
         for tenant, meter_id, grouping, *row in await _rows(client, MEASURED_VALUES, tenant_ids, valued, window):
             total = _value_total(known[meter_id], _values(grouping), *row)
