@@ -19,6 +19,7 @@ from core.usage_event import IngestLimits
 from runtime.registry import LoadedRegistry, RegistryCache
 from streams.adapters.lanes import end_process_if_failed
 from streams.domain.meter_partition import MeterPartition, MicroBatch
+from streams.domain.source_record import ascending
 from streams.domain.tally import Originals, Tally, Target
 
 log = structlog.get_logger()
@@ -158,8 +159,9 @@ class MeterLane:
         wait = self._last_commit + self._pause_s - self._monotonic()
         if wait > 0 and sum(len(record.value or b"") for record in records) < GATHER_BELOW_BYTES:
             await asyncio.sleep(wait)
-        for start in range(0, len(records), self._events_max):
-            await self._count(records[start : start + self._events_max])
+        fresh = list(ascending(records))
+        for start in range(0, len(fresh), self._events_max):
+            await self._count(fresh[start : start + self._events_max])
 
     async def close(self) -> None:
         """Stop the producer; nothing is open between micro-batches. What was counted is saved for the next owner."""

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
 from prometheus_client import Counter
 
 from core.topics import USAGE_EVENTS
 
 log = structlog.get_logger()
 MISSING = Counter("meterbook_raw_records_missing_total", "Raw records deleted by retention before they were stored")
+# Far below the request timeout: aiokafka waits for an end offset exactly as long as for the answer to the request, and
+# of the two only the latter running out makes it drop a silent connection. So this reader is replaced instead.
+_END_SECONDS = 5.0
 
 
 class SourceReader:
@@ -21,15 +26,8 @@ class SourceReader:
 
     def __init__(self, bootstrap: str, partition: int) -> None:
         self._where = TopicPartition(USAGE_EVENTS.name, partition)
-        self._reader = AIOKafkaConsumer(
-            bootstrap_servers=bootstrap,
-            isolation_level="read_committed",
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            max_partition_fetch_bytes=4_000_000,
-            fetch_max_wait_ms=50,
-            request_timeout_ms=20_000,
-        )
+        self._bootstrap = bootstrap
+        self._reader = self._create()
         self._ahead: deque[Any] = deque()
         self._next = -1
 
@@ -88,4 +86,33 @@ class SourceReader:
 
     async def end_offset(self) -> int:
         """Return the partition's end, to tell how far behind the journal is."""
-        return int((await self._reader.end_offsets([self._where]))[self._where])
+        try:
+            async with asyncio.timeout(_END_SECONDS):
+                return int((await self._reader.end_offsets([self._where]))[self._where])
+        except (KafkaError, TimeoutError):
+            await self._connect_anew()
+            raise
+
+    async def _connect_anew(self) -> None:
+        fresh = self._create()
+        try:
+            await fresh.start()
+        except BaseException:
+            await fresh.stop()
+            raise
+        old, self._reader = self._reader, fresh
+        fresh.assign([self._where])
+        self._ahead.clear()
+        self._next = -1
+        await old.stop()
+
+    def _create(self) -> AIOKafkaConsumer:
+        return AIOKafkaConsumer(
+            bootstrap_servers=self._bootstrap,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            max_partition_fetch_bytes=4_000_000,
+            fetch_max_wait_ms=50,
+            request_timeout_ms=20_000,
+        )

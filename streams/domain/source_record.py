@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -39,6 +40,19 @@ class SourceRecord(Protocol):
 
 
 Records = Sequence[SourceRecord]
+
+
+def ascending(records: Records) -> Records:
+    """Return the records whose offsets ascend; after a rebalance, what still waited may have been fetched again."""
+    offsets = [record.offset for record in records]
+    if all(map(operator.lt, offsets, offsets[1:])):
+        return records
+    kept, last = [], -1
+    for record in records:
+        if record.offset > last:
+            kept.append(record)
+            last = record.offset
+    return kept
 
 
 def content_of(record: SourceRecord) -> bytes | Rejection | None:

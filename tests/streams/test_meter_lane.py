@@ -188,6 +188,15 @@ async def test_poison_that_no_registry_could_help_causes_no_reading() -> None:
     assert registry.asked == []
 
 
+async def test_records_that_waited_and_were_fetched_again_after_a_rebalance_are_taken_once() -> None:
+    journal = MemoryJournal()
+    waited = records(event(1), b"poison", event(2), event(3))
+    await lane(journal).handle([*waited, *waited[1:3]])
+    [batch] = journal.batches
+    assert (batch.entry.first, batch.entry.last) == (waited[0].offset, waited[-1].offset)
+    assert (batch.entry.accepted, batch.entry.duplicates, len(batch.dead_letters)) == (3, 0, 1)
+
+
 async def test_many_records_are_cut_into_transactions_of_bounded_length() -> None:
     journal = MemoryJournal()
     await lane(journal, events_max=7).handle(records(*map(event, range(30))))
