@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import platform
 import random
+import signal
 import sys
 import time
 from datetime import UTC, datetime
@@ -31,6 +32,8 @@ def main() -> int:
     if unknown := [name for name in names if name not in NAMES]:
         parser.error(f"no such row: {', '.join(unknown)}")
     print(f"seed {arguments.seed}, {'smoke' if arguments.smoke else 'full'} dose, rows {' '.join(names)}", flush=True)
+    # A run that is ended from outside must not leave its engines behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     world = create_world(SMOKE_PLAN if arguments.smoke else {}, plant=arguments.plant)
     try:
         verdicts = asyncio.run(_run(world, names, arguments.seed, full=not arguments.smoke))

@@ -111,6 +111,7 @@ class Row:
                 if worker is not first:
                     worker.is_wanted = False
                     worker.kill()
+        self._producer = await self._start_producer()
         monitor = asyncio.create_task(self._watch_lag())
         self._closing.callback(monitor.cancel)
 
@@ -146,20 +147,8 @@ class Row:
 
     async def send(self, records: Iterable[Record], *, compression: str | None = None) -> list[Sent]:
         """Send records to `usage.events` past the proxy, each to where its key leads; returns where they are."""
-        if compression or self._producer is None:
-            producer = AIOKafkaProducer(
-                bootstrap_servers=self.world.urls.kafka,
-                enable_idempotence=True,
-                linger_ms=2,
-                compression_type=compression,
-                max_request_size=200_000_000,
-                request_timeout_ms=90_000,
-            )
-            await producer.start()
-            if compression is None:
-                self._producer = producer
-        else:
-            producer = self._producer
+        producer = await self._start_producer(compression) if compression else self._producer
+        assert producer is not None
         at = observed.now()
         try:
             waiting = [
@@ -295,6 +284,18 @@ class Row:
         self.verdict.wrong += difference.wrong
         await self._check_letters(expected)
         self._healed_at = None
+
+    async def _start_producer(self, compression: str | None = None) -> AIOKafkaProducer:
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self.world.urls.kafka,
+            enable_idempotence=True,
+            linger_ms=2,
+            compression_type=compression,
+            max_request_size=200_000_000,
+            request_timeout_ms=90_000,
+        )
+        await producer.start()
+        return producer
 
     async def _check_letters(self, expected: Expected) -> None:
         found, twice = await observed.dead_letters(self.world.urls.kafka)
