@@ -43,11 +43,12 @@ def connect_clickhouse(settings: Settings) -> Any:
     return clickhouse_connect.get_client(**connection_arguments(settings))
 
 
-async def connect_clickhouse_async(settings: Settings) -> Any:
-    """Return an asyncio clickhouse-connect client."""
+async def connect_clickhouse_async(settings: Settings, *, answer_seconds: int = 60) -> Any:
+    """Return an asyncio clickhouse-connect client; a server that says nothing for `answer_seconds` is given up."""
     # Its first insert imports pandas, where that is installed: a second or more in which the loop would stand still.
     await asyncio.to_thread(_import_if_installed, "pandas")
-    return await clickhouse_connect.get_async_client(**connection_arguments(settings))
+    arguments = {**connection_arguments(settings), "send_receive_timeout": answer_seconds}
+    return await clickhouse_connect.get_async_client(**arguments)
 
 
 def _import_if_installed(module: str) -> None:

@@ -19,6 +19,9 @@ SELECT argMax(next_offset, at), max(watermark) FROM pipeline_progress
 WHERE stage = 'warehouse' AND source_partition = {partition:UInt16}
 """
 
+# An insert takes well under a second, and writing it again is harmless.
+_ANSWER_SECONDS = 20
+
 
 class ClickHouseWarehouse:
     """One connection; connects when first used and again after an outage."""
@@ -49,5 +52,5 @@ class ClickHouseWarehouse:
     async def _connected(self) -> Any:
         async with self._turn:
             if self._client is None:
-                self._client = await connect_clickhouse_async(self._settings)
+                self._client = await connect_clickhouse_async(self._settings, answer_seconds=_ANSWER_SECONDS)
         return self._client
