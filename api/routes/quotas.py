@@ -1,15 +1,16 @@
-"""Live quotas: `GET /usage/current`, and what a tenant may use: `GET /entitlements/{tenant}/{feature}`."""
+"""Live usage: `GET /usage/current`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from api.dependencies import Dependencies
-from api.domain.quota_answer import answer_entitlement, answer_standing, answer_usage
+from api.domain.quota_answer import answer_usage
 from api.problems import respond_json
+from core.calendar import Calendar
 from core.errors import NotFoundError
 from core.ids import TENANT_PATTERN
 from core.meters import Registry
@@ -33,11 +34,11 @@ async def find_registry(dependencies: Dependencies, tenant: str, meter: str | No
 
 
 def create_quota_router(dependencies: Dependencies, prefix: str) -> APIRouter:
-    """Return the routes that answer live quotas."""
-    router = APIRouter(prefix=prefix)
+    """Return the route that answers live usage."""
+    router = APIRouter(prefix=prefix, tags=["usage"])
     desk = dependencies.quotas
 
-    @router.get("/usage/current", tags=["usage"])
+    @router.get("/usage/current")
     async def read_current_usage(
         tenant_id: Annotated[str, Query(pattern=TENANT)],
         meter: Annotated[str | None, Query(max_length=256, description="all meters if absent")] = None,
@@ -60,49 +61,21 @@ def create_quota_router(dependencies: Dependencies, prefix: str) -> APIRouter:
         readings = await desk.usage(tenant_id, meters, span, calendar)
         book = await desk.entitlements.of_tenant(tenant_id)
         answers = [
-            answer_usage(tenant_id, known, span, reading, _limit_of(book, known.meter_id, span, registry, tenant_id))
+            answer_usage(tenant_id, known, span, reading, _limit_of(book, known.meter_id, span, calendar))
             for known, reading in zip(meters, readings, strict=True)
         ]
         return respond_json(
             answers[0] if meter is not None else {"tenant_id": tenant_id, "period": span.name, "data": answers}
         )
 
-    @router.get("/entitlements/{tenant_id}/{feature}", tags=["entitlements"])
-    async def read_entitlement(
-        tenant_id: Annotated[str, Path(pattern=TENANT)], feature: Annotated[str, Path(max_length=256)]
-    ) -> Response:
-        """Return whether a tenant may use a feature now, what is left, and which limit and grants give it."""
-        registry = await find_registry(dependencies, tenant_id)
-        entitlement = (await desk.entitlements.of_tenant(tenant_id)).of_feature(feature)
-        return respond_json(await _answer(entitlement, tenant_id, registry))
-
-    @router.get("/entitlements/{tenant_id}", tags=["entitlements"])
-    async def list_entitlements(tenant_id: Annotated[str, Path(pattern=TENANT)]) -> Response:
-        """Return all that a tenant has, with where it stands."""
-        registry = await find_registry(dependencies, tenant_id)
-        book = await desk.entitlements.of_tenant(tenant_id)
-        found = [await _answer(each, tenant_id, registry) for each in book.entitlements.values()]
-        return respond_json({"tenant_id": tenant_id, "data": found})
-
-    async def _answer(entitlement: Entitlement, tenant_id: str, registry: Registry) -> dict[str, Any]:
-        meter = entitlement.feature.meter_id
-        if meter is None:
-            return answer_entitlement(tenant_id, entitlement)
-        registry = await find_registry(dependencies, tenant_id, meter)
-        known = registry.by_id[meter]
-        standing = await desk.standing(tenant_id, entitlement, registry)
-        span = entitlement.span(registry.calendar_of(tenant_id), dependencies.clock.now())
-        return answer_standing(tenant_id, standing, known, span, await desk.reserved(tenant_id, meter))
-
-    def _limit_of(book: TenantBook, meter: str, span: Span, registry: Registry, tenant: str) -> Entitlement | None:
-        """Return the entitlement that limits a meter, if it counts such a span."""
-        try:
-            entitlement = book.of_meter(meter)
-        except NotFoundError:
-            return None
-        counts = entitlement.span(
-            registry.calendar_of(tenant), span.window.end if span.kind == "rolling" else span.window.start
-        )
-        return entitlement if counts.window == span.window else None
-
     return router
+
+
+def _limit_of(book: TenantBook, meter: str, span: Span, calendar: Calendar) -> Entitlement | None:
+    """Return the entitlement that limits a meter, if it counts such a span."""
+    try:
+        entitlement = book.of_meter(meter)
+    except NotFoundError:
+        return None
+    counts = entitlement.span(calendar, span.window.end if span.kind == "rolling" else span.window.start)
+    return entitlement if counts.window == span.window else None

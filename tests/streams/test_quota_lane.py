@@ -130,6 +130,7 @@ def quick_watch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for what must come; a deadline that passes fails the test."""
     async with asyncio.timeout(5):
         while not await holds():
             await asyncio.sleep(0.002)
@@ -325,6 +326,7 @@ async def test_hours_are_filled_behind_the_rest_and_marked_apart(desk: Desk) -> 
     await until(filled)
     desk.store.wipe()
     await until(filled)
+    assert await filled()
     await lane.close()
 
 
@@ -365,6 +367,7 @@ async def test_a_wiped_store_heals_without_new_usage(desk: Desk) -> None:
         return await desk.used() == 250 and 0 in desk.store.filled
 
     await until(healed)
+    assert await healed()
     await lane.close()
 
 
@@ -380,6 +383,7 @@ async def test_a_store_that_came_back_from_an_older_save_heals(desk: Desk) -> No
         return await desk.used() == 200
 
     await until(healed)
+    assert await healed()
     await lane.close()
 
 
