@@ -220,7 +220,7 @@ async def test_a_bad_idempotency_key_is_refused(key: str, client: httpx2.AsyncCl
         ("GET", "/api/v1/usage/current?tenant_id=..%2Fx", 422, "invalid_parameter"),
         ("GET", "/api/v1/usage/current?tenant_id=a%00b", 422, "invalid_parameter"),
         ("GET", "/api/v1/usage/current?tenant_id=acme%0A", 422, "invalid_parameter"),
-        ("GET", "/api/v1/usage/current?tenant_id=acme&period=2026-13", 422, "invalid_parameter"),
+        ("GET", "/api/v1/usage/current?tenant_id=acme&period=2026-13", 422, "invalid_period"),
         ("GET", "/api/v1/usage/current?tenant_id=acme&meter=steps", 404, "not_found"),
         ("GET", "/api/v1/usage/current?tenant_id=acme&meter=%00", 404, "not_found"),
         ("GET", "/api/v1/usage/current?tenant_id=stranger", 404, "not_found"),
