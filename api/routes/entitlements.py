@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
@@ -43,8 +44,10 @@ def create_entitlement_router(dependencies: Dependencies, prefix: str) -> APIRou
             return answer_entitlement(tenant_id, entitlement)
         registry = await find_registry(dependencies, tenant_id, meter)
         known = registry.by_id[meter]
-        standing = await desk.standing(tenant_id, entitlement, registry)
+        standing, reserved = await asyncio.gather(
+            desk.standing(tenant_id, entitlement, registry), desk.reserved(tenant_id, meter)
+        )
         span = entitlement.span(registry.calendar_of(tenant_id), dependencies.clock.now())
-        return answer_standing(tenant_id, standing, known, span, await desk.reserved(tenant_id, meter))
+        return answer_standing(tenant_id, standing, known, span, reserved)
 
     return router
