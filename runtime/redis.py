@@ -12,7 +12,9 @@ from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
+from redis.asyncio.connection import Connection, SSLConnection
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+from redis.exceptions import ConnectionError as BrokenConnectionError
 from redis.exceptions import NoScriptError
 
 # A node of a cluster can be wiped without the others. So what tells whether a store was wiped is kept once per block of
@@ -22,6 +24,20 @@ SLOT_BLOCKS = 16
 # this many of its calls run at once.
 CALLS_AT_ONCE = 64
 _CONNECTIONS_MAX = 4 * CALLS_AT_ONCE
+
+
+class _UvloopConnection(Connection):
+    """Takes uvloop's word for a connection that broke meanwhile: RuntimeError, where asyncio says ConnectionError."""
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        try:
+            await super().send_packed_command(command, check_health)
+        except RuntimeError as error:
+            raise BrokenConnectionError(f"the connection broke: {error}") from error
+
+
+class _UvloopTlsConnection(_UvloopConnection, SSLConnection):
+    """The same over TLS."""
 
 
 def is_cluster(url: str) -> bool:
@@ -40,7 +56,11 @@ def connect_redis(url: str, *, timeout_s: float, connect_timeout_s: float) -> An
     }
     if is_cluster(url):
         return RedisCluster.from_url(url.replace("+cluster", "", 1), **options)
-    return Redis.from_url(url, **options)
+    client = Redis.from_url(url, **options)
+    pool = client.connection_pool
+    is_tls = issubclass(pool.connection_class, SSLConnection)
+    pool.connection_class = _UvloopTlsConnection if is_tls else _UvloopConnection
+    return client
 
 
 def slot_block(key: str) -> int:
