@@ -371,6 +371,19 @@ async def test_a_wiped_store_heals_without_new_usage(desk: Desk) -> None:
     await lane.close()
 
 
+async def test_a_wiped_store_repeats_no_alert(desk: Desk) -> None:
+    lane = desk.lane()
+    await lane.open()
+    await lane.handle([desk.write(1_000)])
+    assert len(desk.announced) == 2
+    for quantity in (1_001, 1_002):
+        desk.store.wipe()
+        await lane.handle([desk.write(quantity)])
+        assert await desk.used() == quantity
+    await lane.close()
+    assert len(desk.announced) == 2
+
+
 async def test_a_store_that_came_back_from_an_older_save_heals(desk: Desk) -> None:
     lane = desk.lane()
     await lane.open()
