@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -63,6 +64,7 @@ def main() -> None:
         _start_of_a_lane(given.entries, home)
     finally:
         down(home)
+        shutil.rmtree(home, ignore_errors=True)
 
 
 async def _fill(settings: Settings) -> None:
