@@ -1,11 +1,10 @@
-"""The stream's own processes on the real engines: exact to the last digit whatever is killed, moved or wiped."""
+"""The stream's own processes on the real engines. What they do when killed, moved or cut off is `tests/chaos`."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import random
-import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
@@ -16,12 +15,10 @@ from typing import Any
 
 import psycopg
 import pytest
-import redis
 
 from runtime.settings import Settings
 from runtime.stack import StackState, launcher
-from streams.adapters.lanes import EXIT_IN_DOUBT
-from tests.streams.observed import Urls, compare, dead_letters, ends, live_periods, read_all, unread
+from tests.streams.observed import Urls, compare, dead_letters, read_all, unread
 from tests.streams.oracle import expect
 from tests.streams.traffic import COMPLETION, RULES, RUN, Record, Sent, Traffic, dumps, produce
 from tests.streams.worker_process import WorkerProcess
@@ -135,90 +132,6 @@ async def assert_dead_letters(pipeline: Pipeline, sent: list[Sent]) -> None:
     assert not [place for place in found if place[:2] in places], "good records were refused"
 
 
-async def journal_length(pipeline: Pipeline) -> int:
-    """Return the sum of the journal's end offsets: it grows with every transaction."""
-    return sum((await ends(pipeline.urls.kafka, "usage.journal")).values())
-
-
-def taking_over(worker: WorkerProcess) -> Callable[[], Awaitable[bool]]:
-    async def taken_over() -> bool:
-        return worker.logged("partition.taken_over")
-
-    return taken_over
-
-
-async def test_kill_9_rebalances_duplicates_and_poison_leave_every_sum_exact(pipeline: Pipeline) -> None:
-    tenants = [f"kill-{number}" for number in range(9)]
-    register(pipeline.urls, tenants)
-    traffic = Traffic(SEED, tenants, duplicates=0.05, poison=0.01, unkeyed=0.1)
-    sent: list[Sent] = []
-    produced = asyncio.Event()
-
-    async def keep_producing() -> None:
-        while not produced.is_set():
-            sent.extend(await produce(pipeline.urls.kafka, traffic.records(400)))
-            await asyncio.sleep(0.4)
-
-    async def more_counted(than: int) -> bool:
-        if producing.done():
-            producing.result()
-        return await journal_length(pipeline) > than + 3
-
-    producing = asyncio.create_task(keep_producing())
-    for _ in range(3):
-        worker = pipeline.the("meter")
-        before = await journal_length(pipeline)
-        await pipeline.wait_for(lambda before=before: more_counted(before), "the meter worker to count")
-        worker.kill()
-    first = pipeline.start("meter")
-    await pipeline.wait_for(taking_over(first), "the meter worker to come back")
-    second = pipeline.start("meter")
-    await pipeline.wait_for(taking_over(second), "a second worker to take partitions over")
-    before = await journal_length(pipeline)
-    await pipeline.wait_for(lambda: more_counted(before), "two workers to count")
-    assert first.terminate() == 0, first.tail()
-    before = await journal_length(pipeline)
-    await pipeline.wait_for(lambda: more_counted(before), "the second worker to go on alone")
-    produced.set()
-    await producing
-    await pipeline.caught_up()
-
-    assert second.running
-    pipeline.assert_unharmed()
-    events = events_of(sent)
-    expected = expect(events, RULES)
-    assert len(events) > len(expected.identities) > 5_000
-    assert compare(expected, pipeline.urls, tenants, RULES) == []
-    await assert_dead_letters(pipeline, sent)
-
-
-async def test_a_worker_frozen_past_its_session_cannot_commit_when_it_is_thawed(pipeline: Pipeline) -> None:
-    tenants = [f"frozen-{number}" for number in range(5)]
-    register(pipeline.urls, tenants)
-    traffic = Traffic(SEED + 4, tenants, duplicates=0.05, poison=0, unkeyed=0.1)
-    frozen = pipeline.the("meter")
-    sent = await produce(pipeline.urls.kafka, traffic.records(500))
-    await pipeline.caught_up()
-    # Frozen with work at hand: what it fetched, and perhaps an open transaction.
-    sending = asyncio.create_task(produce(pipeline.urls.kafka, traffic.records(500)))
-    await asyncio.sleep(0.05)
-    frozen.process.send_signal(signal.SIGSTOP)
-    sent += await sending
-    successor = pipeline.start("meter")
-    await pipeline.wait_for(taking_over(successor), "the successor to take over")
-    sent += await produce(pipeline.urls.kafka, traffic.records(500))
-    await pipeline.caught_up()
-    frozen.process.send_signal(signal.SIGCONT)
-    sent += await produce(pipeline.urls.kafka, traffic.records(500))
-    await pipeline.caught_up()
-    assert successor.running
-    # It either noticed in time and joined again, or found itself fenced and ended.
-    assert frozen.process.poll() in (None, EXIT_IN_DOUBT), frozen.tail()
-    frozen.discard()
-    pipeline.workers["meter"].remove(frozen)
-    assert compare(expect(events_of(sent), RULES), pipeline.urls, tenants, RULES) == []
-
-
 GOOD = {
     "specversion": "1.0",
     "id": "good",
@@ -306,51 +219,6 @@ async def test_every_bad_input_becomes_a_dead_letter_and_its_neighbours_count(pi
     assert compare(expect([*events, *inside], RULES), pipeline.urls, ["poisoned"], RULES) == []
 
 
-async def test_of_twins_with_other_bodies_the_first_counts_everywhere(pipeline: Pipeline) -> None:
-    register(pipeline.urls, ["twins-1", "twins-2"])
-    traffic = Traffic(SEED + 1, ["twins-1", "twins-2"], duplicates=0, poison=0, unkeyed=0)
-    pipeline.the("meter")
-    originals = traffic.records(200)
-    twins = [
-        Record(record.key, dumps(twin), (twin,))
-        for record in originals
-        for twin in [{**record.events[0], "type": RUN, "data": {"kind": "twin"}, "time": now(minutes=-120)}]
-    ]
-    sent = await produce(pipeline.urls.kafka, [*originals, *twins, *originals])
-    await pipeline.caught_up()
-    assert compare(expect(events_of(sent), RULES), pipeline.urls, ["twins-1", "twins-2"], RULES) == []
-
-
-async def test_a_redis_flushed_or_restarted_under_load_heals(pipeline: Pipeline, stack: StackState) -> None:
-    tenants = [f"flush-{number}" for number in range(5)]
-    register(pipeline.urls, tenants)
-    traffic = Traffic(SEED + 2, tenants, duplicates=0.05, poison=0, unkeyed=0)
-    for name in ("meter", "quota"):
-        pipeline.the(name)
-    sent: list[Sent] = []
-    for step in range(8):
-        sent += await produce(pipeline.urls.kafka, traffic.records(400))
-        if step in (2, 3, 5):
-            with redis.Redis.from_url(pipeline.urls.redis) as client:
-                client.flushall()
-        if step == 6:
-            launcher(stack.home, "redis").kill()
-            launcher(stack.home, "redis").start()
-    await pipeline.caught_up()
-    # The last to touch Redis is the wipe: nothing new is written that could heal it by the way.
-    with redis.Redis.from_url(pipeline.urls.redis) as client:
-        client.flushall()
-    wanted = expect(events_of(sent), RULES).periods
-
-    async def healed() -> bool:
-        return live_periods(pipeline.urls.redis, tenants) == wanted
-
-    await pipeline.wait_for(healed, "Redis to heal")
-    await pipeline.caught_up()
-    pipeline.assert_unharmed()
-    assert compare(expect(events_of(sent), RULES), pipeline.urls, tenants, RULES) == []
-
-
 async def test_a_clickhouse_that_is_away_is_waited_for_and_a_waiting_worker_ends_when_asked(
     pipeline: Pipeline, stack: StackState
 ) -> None:
@@ -375,37 +243,6 @@ async def test_a_clickhouse_that_is_away_is_waited_for_and_a_waiting_worker_ends
     assert patient.running
     pipeline.assert_unharmed()
     assert compare(expect(events_of(sent), RULES), pipeline.urls, ["outage"], RULES) == []
-
-
-async def test_a_broker_killed_under_load_loses_nothing_that_was_confirmed(
-    pipeline: Pipeline, stack: StackState
-) -> None:
-    tenants = [f"broker-{number}" for number in range(5)]
-    register(pipeline.urls, tenants)
-    traffic = Traffic(SEED + 5, tenants, duplicates=0.05, poison=0, unkeyed=0.1)
-    for name in ("meter", "quota", "warehouse"):
-        pipeline.the(name)
-    sent = await produce(pipeline.urls.kafka, traffic.records(200))
-    await pipeline.caught_up()
-    sent += await produce(pipeline.urls.kafka, traffic.records(2_000))
-    kafka = launcher(stack.home, "kafka")
-    kafka.kill()
-    await asyncio.to_thread(kafka.start)
-    sent += await produce(pipeline.urls.kafka, traffic.records(500))
-    stages = {"meter": "usage.events", "quota": "usage.journal", "warehouse": "usage.journal"}
-
-    async def recovered() -> bool:
-        for name in stages:
-            # A worker whose transaction is in doubt ends, and whoever runs it starts it again.
-            pipeline.workers[name] = [w for w in pipeline.workers[name] if w.process.poll() != EXIT_IN_DOUBT]
-            pipeline.the(name)
-        left = [await unread(pipeline.urls.kafka, f"meterbook-{name}", topic) for name, topic in stages.items()]
-        return not any(left)
-
-    await pipeline.wait_for(recovered, "the workers to recover from the broker's death")
-    pipeline.assert_unharmed()
-    await pipeline.caught_up()
-    assert compare(expect(events_of(sent), RULES), pipeline.urls, tenants, RULES) == []
 
 
 async def test_each_crossing_has_one_alert_id_although_the_quota_agent_is_killed(pipeline: Pipeline) -> None:
