@@ -322,8 +322,10 @@ class Row:
                 while True:
                     ends = await reader.end_offsets(places)
                     stored = await admin.list_consumer_group_offsets("meterbook-meter")
-                    lag = sum(end - (stored[p].offset if p in stored else 0) for p, end in ends.items())
-                    self.verdict.max_lag = max(self.verdict.max_lag, lag)
+                    # A broker that has just started knows no offsets yet; nor does it before the first commit.
+                    if all(place in stored and stored[place].offset >= 0 for place in places):
+                        lag = sum(end - stored[place].offset for place, end in ends.items())
+                        self.verdict.max_lag = max(self.verdict.max_lag, lag)
                     await asyncio.sleep(0.5)
             except (KafkaError, OSError, IndexError):
                 await asyncio.sleep(0.5)

@@ -8,7 +8,7 @@ from tests.chaos.row import Row
 from tests.chaos.scenarios.registry import row
 
 
-@row("F30", "hot tenant of 80 %, 10,000 tenants, very many distinct users")
+@row("F30", "a hot tenant of 80 %, thousands of tenants, very many distinct users")
 async def skew(row: Row) -> None:
     tenants = await asyncio.to_thread(row.new_tenants, row.dose(1_000, 10_000))
     traffic = row.traffic(tenants, hot=0.8, users=1_000_000)
