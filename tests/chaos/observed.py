@@ -193,7 +193,7 @@ async def ends(bootstrap: str, topic: str) -> dict[int, int]:
 
 
 async def unread(bootstrap: str, stages: Iterable[str]) -> dict[str, int]:
-    """Return how many committed records lie after each stage's committed offsets."""
+    """Return whether committed records lie after each stage's committed offsets: 0 if there are none."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     reader = AIOKafkaConsumer(
         bootstrap_servers=bootstrap,
@@ -219,8 +219,8 @@ async def unread(bootstrap: str, stages: Iterable[str]) -> dict[str, int]:
             left[stage] = 0
             for place in places:
                 # A marker of a transaction is no record: only reading tells the one from the other.
-                while await reader.position(place) < ends[place]:
-                    left[stage] += len((await reader.getmany(place, timeout_ms=100)).get(place, []))
+                while not left[stage] and await reader.position(place) < ends[place]:
+                    left[stage] += len((await reader.getmany(place, timeout_ms=100, max_records=1)).get(place, []))
         return left
     finally:
         await reader.stop()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tests.chaos.traffic import Record
 
 _EXACT = Context(prec=200)
+_PLACES = 12  # as many decimal places as a quantity may have
 _RESERVED = "meterbook.usage."
 # Nothing is generated whose window closes within this of the moment it is sent.
 _GAP = timedelta(minutes=10)
@@ -133,6 +134,7 @@ class Oracle:
                     _add(periods[live.tenant, part.rule.name, name], part.quantity, 1)
         found.windows = {key: (total[0], total[1]) for key, total in windows.items()}
         found.periods = {key: (total[0], total[1]) for key, total in periods.items()}
+        found.late = {key: (total[0], total[1]) for key, total in tally.late.items()}
         found.sampled = self._sampled(found.live.values())
         return found
 
@@ -160,7 +162,7 @@ class _Tally:
         self.expected = Expected()
         self._by_type = by_type
         self._contents: dict[tuple[str, str, str], Any] = {}
-        self._late: dict[Window, list[Any]] = defaultdict(lambda: [Decimal(), 0])
+        self.late: dict[Window, list[Any]] = defaultdict(lambda: [Decimal(), 0])
 
     def take(self, sent: Sent) -> None:
         record = sent.record
@@ -172,7 +174,6 @@ class _Tally:
             place = (sent.partition, sent.offset, index if record.is_array else -1)
             self.expected.events += 1
             self._event(event, place, sent)
-        self.expected.late = {key: (total[0], total[1]) for key, total in self._late.items()}
 
     def _event(self, event: dict[str, Any], place: tuple[int, int, int], sent: Sent) -> None:
         tenant = str(event["subject"]).partition("/")[0]
@@ -250,7 +251,7 @@ class _Tally:
             if closes <= sent.at:
                 # Of a meter whose totals do not add up only the number of changes is told.
                 quantity = part.quantity if part.rule.is_additive else Decimal()
-                _add(self._late[live.tenant, part.rule.name, part.dimensions, minute], sign * quantity, sign)
+                _add(self.late[live.tenant, part.rule.name, part.dimensions, minute], sign * quantity, sign)
 
     def _parts(self, kind: str, data: dict[str, Any]) -> tuple[Part, ...]:
         parts = []
@@ -290,15 +291,15 @@ def area(lives: Iterable[Live], rule: Rule, start: int, end: int) -> Fraction:
         for part in live.parts:
             if part.rule.name == rule.name:
                 series[part.dimensions].append((live.order, part.quantity))
-    total = Fraction()
+    total = 0
     for levels in series.values():
         levels.sort()
         for position, (order, level) in enumerate(levels):
             until = levels[position + 1][0][0] if position + 1 < len(levels) else end
             held = min(until, end) - max(order[0], start)
             if held > 0:
-                total += Fraction(level) * held
-    return total
+                total += int(level.scaleb(_PLACES, _EXACT)) * held
+    return Fraction(total, 10**_PLACES)
 
 
 def period_bounds(name: str, almanac: Almanac) -> tuple[datetime, datetime]:

@@ -6,8 +6,10 @@ Event times are relative to `base`. They keep a wide gap to the moment a window 
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
@@ -79,9 +81,9 @@ class Traffic:
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
         self._number = 0
-        self._recent: list[dict[str, Any]] = []
-        self._correctable: list[dict[str, Any]] = []
-        self._weights = [1 / rank for rank in range(1, len(self.tenants) + 1)]
+        self._recent: deque[dict[str, Any]] = deque(maxlen=500)
+        self._correctable: deque[dict[str, Any]] = deque(maxlen=200)
+        self._weights = list(itertools.accumulate(1 / rank for rank in range(1, len(self.tenants) + 1)))
         self.run = self.run or f"s{self.seed}"
 
     def records(self, events: int) -> list[Record]:
@@ -142,10 +144,10 @@ class Traffic:
         size = rng.randint(2, 6) if rng.random() < mix.arrays else 1
         events = tuple(self.event(tenant) for _ in range(size))
         unkeyed = rng.random() < mix.unkeyed
-        self._recent = [*self._recent[-499:], *events]
+        self._recent.extend(events)
         if not unkeyed:
             # An event that has to be sent home first has no certain place before its correction or its twin.
-            self._correctable = [*self._correctable[-199:], *events]
+            self._correctable.extend(events)
         key = None if unkeyed else tenant.encode()
         if size == 1:
             return Record(key, dumps(events[0]), events)
@@ -154,7 +156,7 @@ class Traffic:
     def _tenant(self) -> str:
         if self.mix.hot:
             return self.tenants[0] if self.rng.random() < self.mix.hot else self.rng.choice(self.tenants[1:])
-        return self.rng.choices(self.tenants, self._weights)[0]
+        return self.rng.choices(self.tenants, cum_weights=self._weights)[0]
 
     def _again(self) -> Record | None:
         return self.single(self.rng.choice(self._recent)) if self._recent else None
@@ -179,7 +181,9 @@ class Traffic:
         rng = self.rng
         # Now and then one that stays in the list is corrected again, which is refused.
         number = rng.randrange(len(self._correctable))
-        target = self._correctable[number] if rng.random() < 0.1 else self._correctable.pop(number)
+        target = self._correctable[number]
+        if rng.random() >= 0.1:
+            del self._correctable[number]
         tenant = tenant_of(target)
         corrects = {"source": target["source"], "id": target["id"]}
         self._number += 1

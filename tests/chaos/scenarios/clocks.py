@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import calendar
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -97,12 +98,7 @@ def _last_changes(zone: ZoneInfo, until: datetime) -> list[datetime]:
 
 
 def _last_leap_day(until: datetime) -> datetime:
-    year = until.year
-    while True:
-        try:
-            day = datetime(year, 2, 29, tzinfo=UTC)
-            if day <= until:
-                return day
-        except ValueError:
-            pass
+    year = until.year if (until.month, until.day) >= (2, 29) else until.year - 1
+    while not calendar.isleap(year):
         year -= 1
+    return datetime(year, 2, 29, tzinfo=UTC)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from tests.chaos import observed
+from tests.chaos.fleet import Worker
 from tests.chaos.row import Row
 from tests.chaos.scenarios.registry import row
-from tests.chaos.world import STREAM
+from tests.chaos.world import PARTITIONS, STREAM
 
 
 @row("F1", "kill -9 of workers mid-batch")
@@ -15,8 +16,15 @@ async def kill_workers(row: Row) -> None:
     traffic = row.traffic(row.new_tenants(9), poison=0.01, late=0.05, twins=0.005, corrections=0.02)
     async with row.load(row.dose(4_000, 100_000), traffic=traffic):
         for _ in range(row.dose(2, 10)):
-            await asyncio.sleep(row.dose(0.8, 3.5) + traffic.rng.random() * 0.5)
-            row.fleet.kill("meter")
+            meter = row.fleet.the("meter")
+
+            async def counting(meter: Worker = meter) -> bool:
+                return meter.logged("partition.taken_over") >= PARTITIONS
+
+            # Not before it counts: one that dies while it starts has nothing in hand.
+            await row.wait_for(counting, "the meter worker to take over")
+            await asyncio.sleep(traffic.rng.random() * row.dose(0.8, 2.0))
+            meter.kill()
             row.fault()
     row.fleet.kill("quota")
     row.fleet.kill("warehouse")
