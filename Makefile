@@ -9,7 +9,7 @@ RIVALS := .venv-rivals/.installed
 STAMP := $(VENV)/.requirements-installed
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup demo test test-fast check format bench up down status clean
+.PHONY: help setup demo test test-fast check format bench chaos up down status clean
 
 help: ## Show this help
 	@printf 'Meterbook: usage events in, paid invoices out.\n\n'
@@ -29,7 +29,7 @@ test: $(STAMP) ## Run every check and test (linters, types, units, real engines,
 	@$(BIN)/pytest
 
 test-fast: $(STAMP) ## Run the tests that need no engine (under a minute)
-	@$(BIN)/pytest -q -m "not integration and not e2e"
+	@$(BIN)/pytest -q -m "not integration and not e2e and not chaos"
 
 check: $(STAMP) ## Lint, types, import rules
 	@$(BIN)/ruff check .
@@ -47,6 +47,10 @@ $(RIVALS): benchmarks/rivals/requirements.lock
 	@printf '==> installing the rivals into .venv-rivals\n'
 	@$(PYTHON) -m venv .venv-rivals && .venv-rivals/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
+
+chaos: $(STAMP) ## Run the fault table (SEED=42, ROWS="F5 F6", PLANT=no-dedupe, DOSE=smoke); see docs/reliability.md
+	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(PLANT),--plant $(PLANT)) \
+		$(if $(filter smoke,$(DOSE)),--smoke) $(if $(REPORT),--report $(REPORT)) $(ROWS)
 
 up: $(STAMP) ## Start the embedded stack (Kafka, ClickHouse, Redis, PostgreSQL)
 	@$(BIN)/meterbook up
