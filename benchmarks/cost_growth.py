@@ -54,7 +54,7 @@ VARIED = {
     "meters": [1, 2, 4, 8],
     "dimensions": [0, 1, 2, 4],
     "values": [2, 8, 50, 500],
-    "identities": [0, 100_000, 1_000_000, 10_000_000],
+    "identities": [0, 100_000, 1_000_000, 5_000_000],
     "partitions": [1, 4, 16],
     "duplicates": [0.0, 0.05, 0.5, 0.99],
 }
@@ -138,11 +138,11 @@ def _records(shape: Shape, events: int, now: datetime, *, seed: int) -> list[lis
 
 @contextmanager
 def _states(shape: Shape) -> Iterator[list[MeterPartition]]:
-    with tempfile.TemporaryDirectory(prefix="cost-growth-") as folder:
+    with tempfile.TemporaryDirectory(prefix="cost-growth-") as folder, asyncio.Runner() as runner:
         states = []
         for partition in range(shape.partitions):
             identities = DiskIdentities(Path(folder) / str(partition))
-            asyncio.run(_fill(identities, shape.identities // shape.partitions))
+            runner.run(_fill(identities, shape.identities // shape.partitions))
             states.append(
                 MeterPartition(
                     0,
@@ -156,7 +156,7 @@ def _states(shape: Shape) -> Iterator[list[MeterPartition]]:
             )
         yield states
         for state in states:
-            asyncio.run(state.identities.close())
+            runner.run(state.identities.close())
 
 
 async def _fill(identities: Identities, count: int) -> None:
