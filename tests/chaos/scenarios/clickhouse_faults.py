@@ -73,6 +73,7 @@ async def clickhouse_full(row: Row) -> None:
 
 async def _under_load(row: Row, faults: list[Callable[[], Awaitable[None]]]) -> None:
     traffic = row.traffic(corrections=0.02, twins=0.005)
+    row.clickhouse_was_away = True
     await row.send(traffic.records(200))
     await row.caught_up()
     worker = row.fleet.the("warehouse")

@@ -13,6 +13,7 @@ from tests.chaos.scenarios.registry import row
 async def network(row: Row) -> None:
     proxies = row.world.proxies
     row.tolerated.add(1)
+    row.clickhouse_was_away = True
     traffic = row.traffic(corrections=0.02)
     took: list[tuple[float, str]] = []
     groups = row.dose([list(proxies)], [*([name] for name in proxies), list(proxies)])
