@@ -107,6 +107,9 @@ class Script:
             return await self._client.evalsha(self._sha, len(keys), *keys, *arguments)
         except NoScriptError:
             return await self._client.eval(self._text, len(keys), *keys, *arguments)
+        except AttributeError as error:
+            # redis-py's cluster client closes a connection that another call is just opening, and then finds no writer.
+            raise BrokenConnectionError(f"the connection broke: {error}") from error
 
     def queue(self, pipeline: Any, keys: Sequence[str], arguments: Sequence[str | int]) -> None:
         """Add a run to a pipeline; `NoScriptError` of its execution asks for `load` and the same again."""

@@ -103,6 +103,8 @@ async def dead_letters(bootstrap: str) -> dict[tuple[int, int, int], Refused]:
     counted: Counter[tuple[int, int, int]] = Counter()
     async for record in read_all(bootstrap, "usage.rejected"):
         headers = {name: value.decode() for name, value in record.headers}
+        if "ce_type" in headers:
+            continue  # put there by the dead-letter desk's tests, which share the stack
         place = tuple(int(headers[f"meterbook_{name}"]) for name in ("partition", "offset", "index"))
         counted[place] += 1
         found[place] = Refused(headers["meterbook_code"], headers["meterbook_reason"], record.key, record.value)
