@@ -25,7 +25,7 @@ from tests.api.test_process import STARTED, free_port, serving, wait_ready
 from tests.streams.observed import clickhouse
 from tests.streams.worker_process import WorkerProcess
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 URL = "/api/v1/usage"
 
 
@@ -155,7 +155,7 @@ async def test_every_form_and_every_correction_is_counted_once(
         found: dict[str, Decimal] = {}
         live: dict[str, str] = {}
         try:
-            async with asyncio.timeout(90):
+            async with asyncio.timeout(200):
                 while found != expected or live.get("api_requests") != "18.75":
                     assert all(worker.running for worker in workers)
                     await asyncio.sleep(0.1)
