@@ -1,10 +1,12 @@
-"""Fixtures for the whole suite: the real engines, started once and ended when the last test is done."""
+"""Fixtures for the whole suite: the real engines, fresh for every folder of tests."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -15,19 +17,45 @@ from runtime.stack import StackState, down, up
 from tests.shared_data import SHARED_DATA
 
 
-@pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackState]:
-    """The embedded stack in a folder of its own; tests share it and keep to names of their own."""
-    home = tmp_path_factory.mktemp("meterbook")
-    try:
-        yield up(home, progress=print)
-    finally:
-        down(home)
+@dataclass
+class Stacks:
+    """The embedded stack of the folder whose tests run: another folder's records, meters and plans are not in it."""
+
+    temporary: pytest.TempPathFactory
+    folder: Path | None = None
+    state: StackState | None = None
+
+    def of(self, folder: Path) -> StackState:
+        """Return the running stack of a folder; another folder's is ended first."""
+        if self.state is None or folder != self.folder:
+            self.close()
+            self.folder, self.state = folder, up(self.temporary.mktemp("meterbook"), progress=print)
+        return self.state
+
+    def close(self) -> None:
+        """End the stack that runs, if one does."""
+        if self.state is not None:
+            down(self.state.home)
+            self.state = None
 
 
 @pytest.fixture(scope="session")
+def stacks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stacks]:
+    """One stack at a time, started when a folder's first test asks for it."""
+    stacks = Stacks(tmp_path_factory)
+    yield stacks
+    stacks.close()
+
+
+@pytest.fixture(scope="module")
+def stack(stacks: Stacks, request: pytest.FixtureRequest) -> StackState:
+    """The embedded stack; tests of one folder share it and keep to names of their own."""
+    return stacks.of(request.path.parent)
+
+
+@pytest.fixture(scope="module")
 def settings(stack: StackState) -> Iterator[Settings]:
-    """Settings of the session's stack, with both stores migrated and all topics made; the caller's own are left out."""
+    """Settings of the folder's stack, with both stores migrated and all topics made; the caller's own are left out."""
     with pytest.MonkeyPatch.context() as environment:
         for name in [name for name in os.environ if name.startswith("METERBOOK_")]:
             environment.delenv(name)

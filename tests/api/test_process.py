@@ -72,7 +72,7 @@ async def wait_ready(client: httpx2.AsyncClient) -> None:
             await asyncio.sleep(0.05)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def migrated(stack: Any) -> Any:
     migrate(load_settings(home=stack.home))
     return stack

@@ -40,7 +40,7 @@ def standins(running_standins: Standins) -> Standins:
     return running_standins
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def migrated(stack: Any) -> Any:
     migrate(load_settings(home=stack.home))
     return stack
