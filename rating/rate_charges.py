@@ -13,7 +13,7 @@ from fractions import Fraction
 from core.errors import must_hold
 from core.money import round_to_minor
 from core.period import Period
-from rating.domain.matrix import Matrix
+from rating.domain.models.matrix import Matrix
 from rating.domain.plan import Charge, Plan, Recurrence
 from rating.domain.price import Basis, Dimensions, Inputs, Part
 from rating.domain.term import Term

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from rating.domain.flat import Flat
-from rating.domain.graduated import Graduated
-from rating.domain.included import Included
-from rating.domain.matrix import Matrix
-from rating.domain.minimum import Minimum
-from rating.domain.per_unit import PerUnit
+from rating.domain.models.flat import Flat
+from rating.domain.models.graduated import Graduated
+from rating.domain.models.included import Included
+from rating.domain.models.matrix import Matrix
+from rating.domain.models.minimum import Minimum
+from rating.domain.models.per_unit import PerUnit
 from rating.domain.price import Price
 
 PRICE_MODELS: dict[str, type[Price]] = {

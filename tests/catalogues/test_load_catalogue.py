@@ -10,7 +10,7 @@ import pytest
 from catalogues.load_catalogue import CatalogueFile, load_catalogue, read_files, shipped_files
 from core.errors import Fault, InvalidInputError
 from core.meters import AGGREGATIONS, Filter, Meter
-from rating.domain.matrix import Matrix
+from rating.domain.models.matrix import Matrix
 
 CPU = Meter("cpu", "vCPU-hour", "compute.cpu", "sum", "vcpu_hours")
 

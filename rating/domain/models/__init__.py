@@ -1,0 +1,1 @@
+"""The price models, one file each; `rating.domain.registry` lists them."""
