@@ -12,17 +12,16 @@ from decimal import Decimal
 from typing import Any
 
 import msgspec
-import structlog
 
 from core.meters import Registry
 from core.usage_event import VOID, CloudEvent
 from runtime.clickhouse import connect_clickhouse_async
+from runtime.patience import until_done
 from runtime.settings import Settings
 from streams.adapters.clickhouse_warehouse import CLICKHOUSE_DOWN
 from streams.adapters.source_reader import SourceReader
 from streams.domain.tally import Original, Originals, Target, measure_accepted, read_original
 
-log = structlog.get_logger()
 # Records that are this close together are read in one go rather than one by one.
 _GAP_READ_OVER = 2_000
 _IDS_PER_QUERY = 1_000
@@ -86,16 +85,12 @@ class OriginalsOfPartition:
     async def _from_warehouse_in_time(
         self, targets: Mapping[bytes, Target], registry: Registry
     ) -> dict[bytes, Original | None]:
-        pause = 0.1
+        async def look_up() -> dict[bytes, Original | None]:
+            return await self._from_warehouse(targets, registry)
+
         try:
             async with asyncio.timeout(self._settings.original_wait_seconds):
-                while True:
-                    try:
-                        return await self._from_warehouse(targets, registry)
-                    except CLICKHOUSE_DOWN as error:
-                        log.warning("originals.waiting", error=repr(error)[:300], pause_seconds=pause)
-                    await asyncio.sleep(pause)
-                    pause = min(5.0, pause * 2)
+                return await until_done("originals", look_up, transient=CLICKHOUSE_DOWN, longest_pause_s=5.0)
         except TimeoutError:
             return dict.fromkeys(targets, Original(None, -1, 0, is_unavailable=True))
 

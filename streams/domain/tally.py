@@ -213,21 +213,17 @@ class Tally:
         home = self._homes.get(tenant)
         if home is None:
             home = self._homes[tenant] = self._state.home_of(tenant)
-        if isinstance(event, ReservedEvent):
-            if index >= 0 and event.type not in _ALLOWED_IN_ARRAYS:
-                self._refuse(record, index, raw, Rejection("backfill_in_batch", "a backfill is a record of its own"))
-                return
-            # A meter's backfill belongs to the partition that did not count it, wherever its tenant lives now.
-            if home == self._state.partition:
-                self._take_reserved(record, index, raw, event)
-                return
-        elif home == self._state.partition:
+        if isinstance(event, ReservedEvent) and index >= 0 and event.type not in _ALLOWED_IN_ARRAYS:
+            self._refuse(record, index, raw, Rejection("backfill_in_batch", "a backfill is a record of its own"))
+        elif home != self._state.partition:
+            self.misplaced.append((home, tenant.encode(), raw or b""))
+            self.refused.append((record.offset, index))
+        elif isinstance(event, ReservedEvent):
+            self._take_reserved(record, index, raw, event)
+        else:
             self._ordinary.learn(event)
             self._events.append(judged(event))
             self._places.append(self._pack(record, index))
-            return
-        self.misplaced.append((home, tenant.encode(), raw or b""))
-        self.refused.append((record.offset, index))
 
     def _take_reserved(self, record: SourceRecord, index: int, raw: bytes | None, event: ReservedEvent) -> None:
         found = read_reserved(event, self.registry, record.timestamp * 1_000)

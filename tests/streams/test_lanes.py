@@ -84,6 +84,7 @@ async def test_batches_that_wait_are_handled_together(stage: Stage) -> None:
         stage.lanes.put(0, [number])
     stage.tapes[0][0].ready.set()
     await stage.until(0, "done", 0, 1, 2)
+    assert [step[1:] for step in stage.of(0, "done")] == [(0, 1, 2)]
 
 
 async def test_a_slow_partition_does_not_hold_the_others_up(stage: Stage) -> None:

@@ -168,9 +168,10 @@ async def test_a_sample_that_was_taken_out_stays_out(
 
 @pytest.mark.integration
 async def test_an_empty_insert_asks_nobody(settings: Settings, warehouse: ClickHouseWarehouse) -> None:
-    await ClickHouseWarehouse(load_settings(home=settings.home, clickhouse_url="http://127.0.0.1:1")).insert(
-        "usage_events", []
-    )
+    away = ClickHouseWarehouse(load_settings(home=settings.home, clickhouse_url="http://127.0.0.1:1/meterbook"))
+    await away.insert("usage_events", [])
+    with pytest.raises(CLICKHOUSE_DOWN):
+        await away.insert("usage_rollups", [rollup("anyone")])
 
 
 @pytest.mark.integration
