@@ -13,7 +13,6 @@ from fractions import Fraction
 from core.errors import must_hold
 from core.money import round_to_minor
 from core.period import Period
-from rating.domain.models.matrix import Matrix
 from rating.domain.plan import Charge, Plan, Recurrence
 from rating.domain.price import Basis, Dimensions, Inputs, Part
 from rating.domain.term import Term
@@ -79,7 +78,7 @@ def rate(plan: Plan, usage: Iterable[UsageRow], period: Period, term: Term) -> R
         share = _share_due(charge, term, period, held)
         if share == 0 and charge.meter is None:
             continue
-        of_meter = totals.of_meter(charge.meter.meter_id, _split_by(charge)) if charge.meter else {}
+        of_meter = totals.of_meter(charge.meter.meter_id, charge.price.split_by) if charge.meter else {}
         subtotal = _subtotal(lines, plan.charges) if charge.price.basis is Basis.MINIMUM else _ZERO
         rated = charge.price.rate(Inputs(of_meter, share, subtotal))
         lines += [_line(charge, part, plan.currency) for part in rated.parts]
@@ -96,11 +95,6 @@ def rate(plan: Plan, usage: Iterable[UsageRow], period: Period, term: Term) -> R
         key=lambda row: (row.meter_id, row.dimensions),
     )
     return Rating(plan.currency, tuple(lines), tuple(missing))
-
-
-def _split_by(charge: Charge) -> tuple[str, ...]:
-    """Return the dimensions whose values have prices of their own."""
-    return (charge.price.dimension,) if isinstance(charge.price, Matrix) else ()
 
 
 def _share_due(charge: Charge, term: Term, period: Period, held: Fraction) -> Fraction:

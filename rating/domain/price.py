@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
@@ -23,21 +24,54 @@ class Basis(Enum):
     """What a model prices."""
 
     FIXED = "fixed"
+    # The subscription's quantity (seats): prorated like a fixed amount, priced like usage.
+    LICENSED = "licensed"
     USAGE = "usage"
     MINIMUM = "minimum"
+
+
+class Grain(Enum):
+    """How fine a model must see usage."""
+
+    # One total per set of dimension values.
+    TOTAL = "total"
+    # Quarter hours (`core.calendar.SLOT_SECONDS`), because the price depends on when.
+    SLOT = "slot"
+    # Every event by itself, because each has a price of its own.
+    EVENT = "event"
+
+
+@dataclass(frozen=True, slots=True)
+class UsageEntry:
+    """Usage as fine as the model's grain: a slot's total per dimension values, or one event.
+
+    `at` is when the slot begins or the event happened, aware. `quantity` may be negative (a correction). `events` is
+    how many events stand behind it, `amount` what the event itself says it costs, in the plan's currency.
+    """
+
+    at: datetime
+    quantity: Decimal
+    dimensions: Dimensions = ()
+    events: int = 1
+    amount: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
     """What a model may look at.
 
-    `usage` is the charge's meter by dimension values, `share` the part of the period that is charged for fixed amounts
-    (1 is the whole), `subtotal` the rounded sum of the lines a minimum tops up.
+    `usage` is the charge's meter by dimension values, `entries` the same usage as fine as the model's grain asks (empty
+    for `Grain.TOTAL`). `share` is the part of the period that is charged for fixed amounts (1 is the whole), `subtotal`
+    the rounded sum of the lines a minimum tops up, `licensed` the subscription's quantity (seats). Hours of the day are
+    those of `time_zone`.
     """
 
     usage: Mapping[Dimensions, Decimal]
     share: Fraction
     subtotal: Decimal
+    entries: tuple[UsageEntry, ...] = ()
+    licensed: Decimal = Decimal(1)
+    time_zone: str = "UTC"
 
     @property
     def total(self) -> Decimal:
@@ -50,7 +84,9 @@ class Part:
     """One priced part of a charge; becomes one line.
 
     `key` names the part within its charge for ever (later runs compare by it), `label` is for people. `unit_amount` is
-    the price of `per` units. `exact_amount` is not rounded. `steps` is the sum written out.
+    the price of `per` units. `exact_amount` is not rounded. `steps` is the sum written out. `tier` counts from 1 where
+    the price has tiers. `kind` is the line's where it is another than the model's basis ("fixed" for the part of a
+    usage price that is due without usage).
     """
 
     key: str
@@ -61,6 +97,8 @@ class Part:
     per: int
     exact_amount: Decimal
     steps: tuple[str, ...]
+    tier: int | None = None
+    kind: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +110,16 @@ class Rated:
 
 
 class Price(Protocol):
-    """A price model. Adding one touches its file, its cases and one line in `rating.domain.registry`."""
+    """A price model. Adding one touches its file, its cases and one line in `rating.domain.registry`.
+
+    Models inherit from it for the defaults below: usage in totals, no split, nothing included.
+    """
+
+    __slots__ = ()
 
     model: ClassVar[str]
     basis: ClassVar[Basis]
+    grain: ClassVar[Grain] = Grain.TOTAL
 
     @classmethod
     def read(cls, fields: Fields, dimensions: tuple[str, ...]) -> Price:
@@ -83,13 +127,18 @@ class Price(Protocol):
         ...
 
     def rate(self, inputs: Inputs) -> Rated:
-        """Price the inputs exactly."""
+        """Price the inputs exactly; `rating.rate_charges` sees to it that no total is negative, an entry may be."""
         ...
 
     @property
     def included_quantity(self) -> tuple[Decimal, bool] | None:
         """The quantity that costs nothing extra and whether usage stops there, None if the model has no such notion."""
-        ...
+        return None
+
+    @property
+    def split_by(self) -> tuple[str, ...]:
+        """The dimensions whose values have prices of their own: usage must come split by them."""
+        return ()
 
 
 def plain(number: Decimal) -> str:

@@ -7,11 +7,11 @@ from decimal import Decimal
 from typing import ClassVar
 
 from rating.domain.fields import Fields
-from rating.domain.price import Basis, Inputs, Part, Rated, plain, share_of
+from rating.domain.price import Basis, Inputs, Part, Price, Rated, plain, share_of
 
 
 @dataclass(frozen=True, slots=True)
-class Flat:
+class Flat(Price):
     """`flat_amount` in the plan's currency for each time the charge falls due."""
 
     model: ClassVar[str] = "flat"
@@ -33,8 +33,3 @@ class Flat:
         label = "" if whole else f"{inputs.share.numerator} of {inputs.share.denominator} days"
         step = plain(amount) if whole else f"{plain(self.flat_amount)} × {fraction} = {plain(amount)}"
         return Rated((Part("", label, (), Decimal(1), self.flat_amount if whole else None, 1, amount, (step,)),))
-
-    @property
-    def included_quantity(self) -> tuple[Decimal, bool] | None:
-        """A flat price includes no usage."""
-        return None

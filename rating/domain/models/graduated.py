@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import ClassVar
 
 from rating.domain.fields import Fields
-from rating.domain.price import ZERO, Basis, Inputs, Part, Rated, multiply, plain, product_step, read_per
+from rating.domain.price import ZERO, Basis, Inputs, Part, Price, Rated, multiply, plain, product_step, read_per
 
 _ENDLESS = "inf"
 
@@ -25,7 +25,7 @@ class Tier:
 
 
 @dataclass(frozen=True, slots=True)
-class Graduated:
+class Graduated(Price):
     """Tiers over the meter's total across dimensions."""
 
     model: ClassVar[str] = "graduated"
@@ -70,8 +70,3 @@ class Graduated:
             parts.append(Part(f"tier-{number}", label, (), quantity, tier.unit_amount, self.per, amount, (step,)))
             start = end
         return Rated(tuple(parts))
-
-    @property
-    def included_quantity(self) -> tuple[Decimal, bool] | None:
-        """Nothing is included: a first tier at zero is a price, not a quota."""
-        return None

@@ -11,11 +11,11 @@ from decimal import Decimal
 from typing import ClassVar
 
 from rating.domain.fields import Fields
-from rating.domain.price import ZERO, Basis, Inputs, Part, Rated, multiply, plain, product_step, read_per
+from rating.domain.price import ZERO, Basis, Inputs, Part, Price, Rated, multiply, plain, product_step, read_per
 
 
 @dataclass(frozen=True, slots=True)
-class Included:
+class Included(Price):
     """`included` units of the meter's total across dimensions, then `unit_amount` for each `per` units.
 
     `unit_amount` is None exactly when the limit is hard.

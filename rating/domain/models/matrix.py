@@ -9,11 +9,11 @@ from typing import ClassVar
 
 from core.errors import Fault
 from rating.domain.fields import Fields, parse_amount
-from rating.domain.price import ZERO, Basis, Dimensions, Inputs, Part, Rated, multiply, product_step, read_per
+from rating.domain.price import ZERO, Basis, Dimensions, Inputs, Part, Price, Rated, multiply, product_step, read_per
 
 
 @dataclass(frozen=True, slots=True)
-class Matrix:
+class Matrix(Price):
     """`unit_amounts` by value of `dimension`; `unit_amount` is the default, None where there is none.
 
     Usage whose value has no price (and no default) is reported as unpriced.
@@ -70,6 +70,6 @@ class Matrix:
         return Rated(tuple(parts), tuple(unpriced))
 
     @property
-    def included_quantity(self) -> tuple[Decimal, bool] | None:
-        """Nothing is included."""
-        return None
+    def split_by(self) -> tuple[str, ...]:
+        """The dimension."""
+        return (self.dimension,)

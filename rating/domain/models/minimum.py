@@ -7,11 +7,11 @@ from decimal import Decimal
 from typing import ClassVar
 
 from rating.domain.fields import Fields
-from rating.domain.price import Basis, Inputs, Part, Rated, plain, share_of
+from rating.domain.price import Basis, Inputs, Part, Price, Rated, plain, share_of
 
 
 @dataclass(frozen=True, slots=True)
-class Minimum:
+class Minimum(Price):
     """`minimum_amount` per month; one-time and yearly charges do not count towards it."""
 
     model: ClassVar[str] = "minimum"
@@ -32,8 +32,3 @@ class Minimum:
         label = "" if inputs.share == 1 else f"{inputs.share.numerator} of {inputs.share.denominator} days"
         steps = (f"{plain(due)} - {plain(inputs.subtotal)} = {plain(missing)}",)
         return Rated((Part("", label, (), Decimal(1), None, 1, missing, steps),))
-
-    @property
-    def included_quantity(self) -> tuple[Decimal, bool] | None:
-        """A minimum includes no usage."""
-        return None

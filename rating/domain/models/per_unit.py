@@ -7,11 +7,11 @@ from decimal import Decimal
 from typing import ClassVar
 
 from rating.domain.fields import Fields
-from rating.domain.price import Basis, Inputs, Part, Rated, multiply, product_step, read_per
+from rating.domain.price import Basis, Inputs, Part, Price, Rated, multiply, product_step, read_per
 
 
 @dataclass(frozen=True, slots=True)
-class PerUnit:
+class PerUnit(Price):
     """`unit_amount` for each `per` units of the meter's total across dimensions."""
 
     model: ClassVar[str] = "per_unit"
@@ -32,8 +32,3 @@ class PerUnit:
         amount = multiply(quantity, self.unit_amount, self.per)
         step = product_step(quantity, self.unit_amount, self.per, amount)
         return Rated((Part("", "", (), quantity, self.unit_amount, self.per, amount, (step,)),))
-
-    @property
-    def included_quantity(self) -> tuple[Decimal, bool] | None:
-        """Nothing is included."""
-        return None
