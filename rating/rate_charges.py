@@ -80,7 +80,7 @@ def rate(plan: Plan, usage: Iterable[UsageRow], period: Period, term: Term) -> R
             continue
         of_meter = totals.of_meter(charge.meter.meter_id, charge.price.split_by) if charge.meter else {}
         subtotal = _subtotal(lines, plan.charges) if charge.price.basis is Basis.MINIMUM else _ZERO
-        rated = charge.price.rate(Inputs(of_meter, share, subtotal))
+        rated = charge.price.rate(Inputs(of_meter, share, subtotal, starts=term.holds_start(period)))
         lines += [_line(charge, part, plan.currency) for part in rated.parts]
         if charge.meter:
             priced.add(charge.meter.meter_id)
@@ -115,7 +115,7 @@ def _subtotal(lines: list[RatedLine], charges: tuple[Charge, ...]) -> Decimal:
 
 def _line(charge: Charge, part: Part, currency: str) -> RatedLine:
     must_hold(part.exact_amount >= 0, f"charge {charge.charge_id} came to {part.exact_amount}")
-    kind = "one_time" if charge.recurrence is Recurrence.ONE_TIME else charge.price.basis.value
+    kind = part.kind or ("one_time" if charge.recurrence is Recurrence.ONE_TIME else charge.price.basis.value)
     return RatedLine(
         charge_id=charge.charge_id,
         part=part.key,
@@ -124,7 +124,7 @@ def _line(charge: Charge, part: Part, currency: str) -> RatedLine:
         meter_id=charge.meter.meter_id if charge.meter else None,
         dimensions=part.dimensions,
         quantity=part.quantity,
-        unit=charge.meter.unit if charge.meter else "",
+        unit=part.unit if part.unit is not None else charge.meter.unit if charge.meter else "",
         unit_amount=part.unit_amount,
         per=part.per,
         exact_amount=part.exact_amount,

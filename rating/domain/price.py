@@ -63,7 +63,7 @@ class Inputs:
     `usage` is the charge's meter by dimension values, `entries` the same usage as fine as the model's grain asks (empty
     for `Grain.TOTAL`). `share` is the part of the period that is charged for fixed amounts (1 is the whole), `subtotal`
     the rounded sum of the lines a minimum tops up, `licensed` the subscription's quantity (seats). Hours of the day are
-    those of `time_zone`.
+    those of `time_zone`. `starts`: what is due once, at the start of the subscription, is due now.
     """
 
     usage: Mapping[Dimensions, Decimal]
@@ -72,6 +72,7 @@ class Inputs:
     entries: tuple[UsageEntry, ...] = ()
     licensed: Decimal = Decimal(1)
     time_zone: str = "UTC"
+    starts: bool = False
 
     @property
     def total(self) -> Decimal:
@@ -86,7 +87,8 @@ class Part:
     `key` names the part within its charge for ever (later runs compare by it), `label` is for people. `unit_amount` is
     the price of `per` units. `exact_amount` is not rounded. `steps` is the sum written out. `tier` counts from 1 where
     the price has tiers. `kind` is the line's where it is another than the model's basis ("fixed" for the part of a
-    usage price that is due without usage).
+    usage price that is due without usage). `unit` is what the quantity counts where that is not the meter's unit
+    ("event", "" for an amount that is there once): only quantities in the meter's unit add up to its usage.
     """
 
     key: str
@@ -99,6 +101,7 @@ class Part:
     steps: tuple[str, ...]
     tier: int | None = None
     kind: str | None = None
+    unit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
