@@ -10,10 +10,23 @@ from decimal import ROUND_HALF_UP, Decimal
 
 from core.errors import Fault, InvalidInputError, must_hold
 
-# ISO 4217 minor units of the currencies that can be priced in now; an unknown currency is refused, never guessed.
-MINOR_UNITS: dict[str, int] = {
-    "BRL": 2, "CAD": 2, "CHF": 2, "CLF": 4, "CLP": 0, "EUR": 2, "GBP": 2, "JPY": 0, "KWD": 3, "MXN": 2, "USD": 2,
-}  # fmt: skip
+# ISO 4217, list one (amendment of January 2026): all current codes that have a minor unit, by its decimal places. Codes
+# without one (gold XAU, no currency XXX, ...) and withdrawn ones are not here and refused, never guessed. Not CLDR's
+# table, whose places are what people write, not what the currency has (docs/decisions/0023).
+_CODES_BY_PLACES: dict[int, str] = {
+    0: "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF",
+    2: (
+        "AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BMD BND BOB BOV BRL BSD BTN BWP BYN BZD CAD CDF CHE CHF CHW "
+        "CNY COP COU CRC CUP CVE CZK DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GTQ GYD HKD HNL HTG HUF "
+        "IDR ILS INR IRR JMD KES KGS KHR KPW KYD KZT LAK LBP LKR LRD LSL MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK "
+        "MXN MXV MYR MZN NAD NGN NIO NOK NPR NZD PAB PEN PGK PHP PKR PLN QAR RON RSD RUB SAR SBD SCR SDG SEK SGD SHP "
+        "SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TOP TRY TTD TWD TZS UAH USD USN UYU UZS VED VES WST XAD XCD XCG "
+        "YER ZAR ZMW ZWG"
+    ),
+    3: "BHD IQD JOD KWD LYD OMR TND",
+    4: "CLF UYW",
+}
+MINOR_UNITS: dict[str, int] = {code: places for places, codes in _CODES_BY_PLACES.items() for code in codes.split()}
 
 
 @dataclass(frozen=True, slots=True)

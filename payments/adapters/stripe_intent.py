@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import msgspec
 
 from core.errors import InvalidInputError
-from core.money import Money, from_minor
+from core.money import Money, from_minor, minor_units, to_minor
 from payments.domain.payment import AUTHENTICATION_REQUIRED, Outcome, PaymentStatus, Refusal
 from payments.ports import PaymentNews, StoredWebhook
 
@@ -33,6 +34,27 @@ _EVENTS = {
     "payment_intent.canceled": "canceled",
 }
 _LATEST_INSTANT = 253_402_300_799
+# Where Stripe counts in other units than ISO 4217 ("Supported currencies", zero-decimal currencies and special cases):
+# ariary without their fifths, krónur and Ugandan shillings in hundredths that must be whole.
+_STRIPES_PLACES = {"ISK": 2, "MGA": 0, "UGX": 2}
+
+
+def to_stripe_amount(amount: Money) -> int | None:
+    """Return an amount in the integer units Stripe counts in; None if it has a fraction of them."""
+    more = _STRIPES_PLACES.get(amount.currency, minor_units(amount.currency)) - minor_units(amount.currency)
+    units = to_minor(amount.amount, amount.currency)
+    if more >= 0:
+        return int(units * 10**more)
+    whole, rest = divmod(units, 10**-more)
+    return None if rest else whole
+
+
+def from_stripe_amount(units: int, currency: str) -> Money:
+    """Return Stripe's integer units as money; raises `InvalidInputError` (`unknown_currency`)."""
+    places = _STRIPES_PLACES.get(currency)
+    if places is None:
+        return Money(from_minor(units, currency), currency)
+    return Money(Decimal(units).scaleb(-places), currency)
 
 
 def read_intent(intent: Mapping[str, Any], status: str | None = None) -> Outcome:
@@ -54,7 +76,7 @@ def read_intent(intent: Mapping[str, Any], status: str | None = None) -> Outcome
     if ours is PaymentStatus.CANCELED:
         code, reason = "canceled", str(intent.get("cancellation_reason") or "")
     currency = currency.upper()
-    return Outcome(ours, reference, Money(from_minor(minor, currency), currency), code, reason)
+    return Outcome(ours, reference, from_stripe_amount(minor, currency), code, reason)
 
 
 def read_error(error: Any) -> tuple[str | None, str | None]:

@@ -8,8 +8,7 @@ import stripe
 
 from core.errors import Fault, InvalidInputError, UnavailableError
 from core.ids import derive_id
-from core.money import to_minor
-from payments.adapters.stripe_intent import read_error, read_intent
+from payments.adapters.stripe_intent import read_error, read_intent, to_stripe_amount
 from payments.adapters.stripe_transport import Httpx2Client
 from payments.domain.payment import AUTHENTICATION_REQUIRED, Outcome, Payment, PaymentStatus
 from payments.ports import ExhaustedKeyError, Payer, PaymentMethod, UnknownOutcomeError
@@ -40,8 +39,12 @@ class StripeProvider:
 
     async def charge(self, payment: Payment, method: PaymentMethod, description: str) -> Outcome:
         """Create and confirm a PaymentIntent off session, with the payment's id as idempotency key."""
+        units = to_stripe_amount(payment.amount)
+        if units is None:
+            reason = f"Stripe takes no fraction of {payment.amount.currency}: {payment.amount}"
+            return Outcome(PaymentStatus.FAILED, None, None, "amount_not_chargeable", reason)
         parameters: dict[str, Any] = {
-            "amount": to_minor(payment.amount.amount, payment.amount.currency),
+            "amount": units,
             "currency": payment.amount.currency.lower(),
             "customer": method.customer_reference,
             "payment_method": method.method_reference,

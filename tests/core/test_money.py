@@ -1,5 +1,6 @@
 """Money: half up, once; parts that add up; no float, no unknown currency."""
 
+import csv
 from decimal import Decimal, FloatOperation
 
 import pytest
@@ -7,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import BrokenInvariantError, InvalidInputError
-from core.money import MINOR_UNITS, Money, allocate, from_minor, round_to_minor, to_minor
+from core.money import MINOR_UNITS, Money, allocate, from_minor, minor_units, round_to_minor, to_minor
+from tests.shared_data import SHARED_DATA
 
 CURRENCIES = st.sampled_from(sorted(MINOR_UNITS))
 AMOUNTS = st.decimals(min_value=-(10**12), max_value=10**12, places=6, allow_nan=False)
@@ -57,10 +59,34 @@ def test_money_of_two_currencies_does_not_mix():
         Money(Decimal(1), "USD") + Money(Decimal(1), "EUR")
 
 
-def test_an_unknown_currency_is_refused_not_guessed():
+# No currency, gold, a special drawing right, the testing code; withdrawn (also of this year); not a code at all.
+@pytest.mark.parametrize("code", ["XXX", "XAU", "XDR", "XTS", "DEM", "BGN", "HRK", "ANG", "usd", "US", ""])
+def test_what_has_no_minor_unit_is_refused_not_guessed(code):
     with pytest.raises(InvalidInputError) as refused:
-        Money(Decimal(1), "XXX")
+        Money(Decimal(1), code)
     assert [fault.code for fault in refused.value.faults] == ["unknown_currency"]
+
+
+@pytest.mark.parametrize(
+    ("code", "places"),
+    # CLDR says 0 for the first five, because people write them so.
+    [("AFN", 2), ("ALL", 2), ("IQD", 3), ("MGA", 2), ("SYP", 2), ("UYW", 4), ("XCG", 2), ("ISK", 0), ("UGX", 0)],
+)
+def test_minor_units_are_the_currencys_own_not_what_people_write(code, places):
+    assert minor_units(code) == places
+
+
+@pytest.mark.shared_data
+def test_the_table_is_iso_4217_as_it_stands():
+    current: dict[str, str] = {}
+    with (SHARED_DATA / "currency" / "iso4217_codes.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["AlphabeticCode"] and not row["WithdrawalDate"]:
+                assert current.setdefault(row["AlphabeticCode"], row["MinorUnit"]) == row["MinorUnit"]
+    assert {code: int(unit) for code, unit in current.items() if unit.isdigit()} == MINOR_UNITS
+    assert {unit for unit in current.values() if not unit.isdigit()} == {"-"}
+    assert len(current) == 178
+    assert len(MINOR_UNITS) == 165
 
 
 def test_floats_do_not_mix_with_decimals():
