@@ -12,7 +12,7 @@ from datetime import datetime
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from rating.domain.fields import Fields
 
@@ -155,6 +155,11 @@ def share_of(amount: Decimal, share: Fraction) -> Decimal:
     return amount * share.numerator / share.denominator
 
 
+def share_label(share: Fraction) -> str:
+    """Write a share for people ("21/31 of the period"), "" for the whole: what it was counted in may cancel out."""
+    return "" if share == 1 else f"{share.numerator}/{share.denominator} of the period"
+
+
 def multiply(quantity: Decimal, unit_amount: Decimal, per: int) -> Decimal:
     """Return what `quantity` costs at `unit_amount` for each `per` units, exact."""
     return quantity * unit_amount / per
@@ -169,13 +174,31 @@ def product_step(quantity: Decimal, unit_amount: Decimal, per: int, amount: Deci
 def read_per(fields: Fields) -> int:
     """Read Stripe's `transform_quantity: {divide_by: 1000}`: the price is for that many units; 1 when it is missing.
 
-    Nothing is rounded to whole packages: that is the package model's business.
+    With `round` the quantity itself is turned into whole units of the price before the model sees it
+    (`rating.domain.adjust.transform_quantity`), so the price is for 1.
     """
     if not fields.has("transform_quantity"):
         return 1
-    transform = Fields(fields.raw("transform_quantity"), fields.at("transform_quantity"), fields.faults)
+    divide_by, rounding = read_transform(fields)
+    return 1 if rounding else divide_by
+
+
+def read_transform(fields: Fields, *, note: bool = True) -> tuple[int, Literal["up", "down"] | None]:
+    """Read `transform_quantity` as (`divide_by`, `round`); its faults are noted unless that was done before."""
+    faults = fields.faults if note else []
+    transform = Fields(fields.raw("transform_quantity"), fields.at("transform_quantity"), faults)
     if not transform.has("divide_by"):
         transform.fault("divide_by", "missing_field", "this field is required")
-    per = transform.whole("divide_by", 1)
+    divide_by = transform.whole("divide_by", 1)
+    rounding = transform.choice("round", ("up", "down"), "invalid_choice") if transform.has("round") else ""
     transform.finish()
-    return per
+    return divide_by, "up" if rounding == "up" else "down" if rounding == "down" else None
+
+
+class AnyDimensions(tuple[str, ...]):
+    """Stands for the dimensions of a meter that is not known: holds every name."""
+
+    __slots__ = ()
+
+    def __contains__(self, name: object) -> bool:
+        return True

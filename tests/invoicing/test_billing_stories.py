@@ -132,9 +132,9 @@ async def test_enterprise_from_the_17th_under_contract(scene: Scene) -> None:
     scene.used("cpu", 100, "2026-10-17T00:00")
     invoice = await scene.bill_one()
     assert amounts(invoice) == {
-        "Enterprise base fee — 15 of 31 days": "483.87",  # 1,000 × 15/31 = 483.870...
+        "Enterprise base fee — 15/31 of the period": "483.87",  # 1,000 × 15/31 = 483.870...
         "CPU": "4.00",  # 100 × 0.04
-        "Top-up to the monthly minimum — 15 of 31 days": "1931.48",  # 5,000 × 15/31 = 2,419.354... - 487.87
+        "Top-up to the monthly minimum — 15/31 of the period": "1931.48",  # 5,000 × 15/31 = 2,419.354... - 487.87
     }
     assert invoice.total == Decimal("2419.35")
     assert await scene.bill() == []
@@ -160,7 +160,7 @@ async def test_changing_plans_in_the_month_invoices_each_for_its_days(scene: Sce
     scene.used("cpu", 10, "2026-10-10T23:59")
     scene.used("cpu", 20, "2026-10-11T00:00")
     lite, shared = await scene.bill()
-    assert amounts(lite) == {"Lite base fee — 10 of 31 days": "31.94", "CPU": "0.50"}  # 99 × 10/31 = 31.935...
+    assert amounts(lite) == {"Lite base fee — 10/31 of the period": "31.94", "CPU": "0.50"}  # 99 × 10/31 = 31.935...
     assert amounts(shared) == {"CPU": "1.00"}  # 20 × 0.05
     assert [lite.number, shared.number] == ["MB-2026-000001", "MB-2026-000002"]
     assert await scene.bill() == []

@@ -158,11 +158,11 @@ BASE = {"id": "base", "model": "flat", "flat_amount": "49.00", "recurring": {"in
     [
         (Term(parse_month("2026-01").start), {"base": "49.00"}),
         # started on 11 October: 49.00 × 21/31 = 33.1935...
-        (Term(OCTOBER.start.replace(day=11, hour=15)), {"base — 21 of 31 days": "33.19"}),
+        (Term(OCTOBER.start.replace(day=11, hour=15)), {"base — 21/31 of the period": "33.19"}),
         # ended on 11 October: 49.00 × 10/31 = 15.8064...; both halves are 49.00
         (
             Term(parse_month("2026-01").start, OCTOBER.start.replace(day=11, hour=15)),
-            {"base — 10 of 31 days": "15.81"},
+            {"base — 10/31 of the period": "15.81"},
         ),
         (Term(OCTOBER.end), {}),
         (Term(parse_month("2026-01").start, OCTOBER.start), {}),
@@ -199,7 +199,7 @@ def test_one_time_charges_do_not_count_towards_the_minimum() -> None:
 def test_a_minimum_is_prorated_like_a_base_fee() -> None:
     # from 17 October: 100 × 15/31 = 48.387...
     rated = rate(plan_of(MINIMUM), [], OCTOBER, Term(OCTOBER.start.replace(day=17)))
-    assert amounts(rated) == {"min — 15 of 31 days": "48.39"}
+    assert amounts(rated) == {"min — 15/31 of the period": "48.39"}
 
 
 YEARLY = {"id": "support", "model": "flat", "flat_amount": "10000", "recurring": {"interval": "year"}}

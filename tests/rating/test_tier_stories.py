@@ -103,7 +103,7 @@ def test_lite_has_a_base_fee_and_larger_allowances() -> None:
 
 def test_lite_from_the_16th_pays_16_of_31_days() -> None:
     rated = rate(TIERS["lite"], [], OCTOBER, Term(OCTOBER.start.replace(day=16)))
-    assert amounts(rated) == {"Lite base fee — 16 of 31 days": "51.10"}  # 99 × 16/31 = 51.0967...
+    assert amounts(rated) == {"Lite base fee — 16/31 of the period": "51.10"}  # 99 × 16/31 = 51.0967...
 
 
 def test_enterprise_is_topped_up_to_its_minimum() -> None:

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import ClassVar
 
 from rating.domain.fields import Fields
-from rating.domain.price import Basis, Inputs, Part, Price, Rated, plain, share_of
+from rating.domain.price import Basis, Inputs, Part, Price, Rated, plain, share_label, share_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,6 @@ class Flat(Price):
             return Rated(())
         whole = inputs.share == 1
         fraction = f"{inputs.share.numerator}/{inputs.share.denominator}"
-        label = "" if whole else f"{inputs.share.numerator} of {inputs.share.denominator} days"
+        label = share_label(inputs.share)
         step = plain(amount) if whole else f"{plain(self.flat_amount)} × {fraction} = {plain(amount)}"
         return Rated((Part("", label, (), Decimal(1), self.flat_amount if whole else None, 1, amount, (step,)),))

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import ClassVar
 
 from rating.domain.fields import Fields
-from rating.domain.price import Basis, Inputs, Part, Price, Rated, plain, share_of
+from rating.domain.price import Basis, Inputs, Part, Price, Rated, plain, share_label, share_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,5 @@ class Minimum(Price):
         missing = due - inputs.subtotal
         if missing <= 0:
             return Rated(())
-        label = "" if inputs.share == 1 else f"{inputs.share.numerator} of {inputs.share.denominator} days"
         steps = (f"{plain(due)} - {plain(inputs.subtotal)} = {plain(missing)}",)
-        return Rated((Part("", label, (), Decimal(1), None, 1, missing, steps),))
+        return Rated((Part("", share_label(inputs.share), (), Decimal(1), None, 1, missing, steps),))
