@@ -107,9 +107,11 @@ CREATE TABLE rated_usage (
     amount             Decimal(38, 12),
     currency           LowCardinality(String),
     rated_at           DateTime64(3, 'UTC'),
-    version            UInt64
+    version            UInt64,
+    -- By which plan version the amount is: a subscription may change plans within a period.
+    holding            String
 ) ENGINE = ReplacingMergeTree(version)
-ORDER BY (period, tenant, state, reference, charge, meter);
+ORDER BY (period, tenant, state, reference, charge, meter, holding);
 
 -- How far each stage is: for lag and freshness on dashboards. Kept 30 days.
 CREATE TABLE pipeline_progress (
