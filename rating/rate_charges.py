@@ -1,34 +1,43 @@
-"""Rates a plan: usage of a period in, lines out. Owns the order of charges and the one rounding of each line.
+"""Rates charges: usage in, lines out. Owns the order of adjustments and charges, and the one rounding of each line.
 
 Pure and exact: each line keeps its exact amount and the same amount rounded half up to the currency's minor unit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 
 from core.errors import must_hold
 from core.money import round_to_minor
 from core.period import Period
-from rating.domain.plan import Charge, Plan, Recurrence
-from rating.domain.price import Basis, Dimensions, Inputs, Part
+from rating.domain.adjust.adjustment import Priced, Usage
+from rating.domain.adjust.usage_discount import UsageDiscount
+from rating.domain.cycle import Interval
+from rating.domain.extent import WHOLE, Extent
+from rating.domain.models.corrections import refuse_negative
+from rating.domain.plan import Charge, Plan
+from rating.domain.price import Basis, Dimensions, Inputs, Part, UsageEntry, plain, share_label, share_of
 from rating.domain.term import Term
 from rating.domain.usage import UsageRow, UsageTotals
 
-ENGINE_VERSION = "1"
+ENGINE_VERSION = "2"
 _ZERO = Decimal(0)
+# Lines that take something off. Every other line is at least zero.
+_TAKES_OFF = frozenset({"discount", "maximum"})
 
 
 @dataclass(frozen=True, slots=True)
 class RatedLine:
     """One line of what a tenant owes for a period.
 
-    `part` names the line within its charge. `kind` is fixed, usage, minimum or one_time. `quantity` is in `unit`;
+    `part` names the line within its charge. `kind` is fixed, licensed, usage, minimum, maximum, true_up, discount or
+    one_time; only discounts and maximums are negative. `quantity` is in `unit` ("" for an amount that is there once);
     `unit_amount` is the price of `per` units, None where the line is not a plain multiplication. `exact_amount` is not
     rounded, `amount` is, to the currency's minor unit. `steps` is the sum written out. `price_digest` names the price.
+    `tier` counts from 1 where the price has tiers.
     """
 
     charge_id: str
@@ -45,6 +54,7 @@ class RatedLine:
     amount: Decimal
     steps: tuple[str, ...]
     price_digest: str
+    tier: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +70,11 @@ class Rating:
         """The sum of the rounded lines."""
         return sum((line.amount for line in self.lines), _ZERO)
 
+    @property
+    def exact_total(self) -> Decimal:
+        """The sum of the exact lines."""
+        return sum((line.exact_amount for line in self.lines), _ZERO)
+
 
 def rate(plan: Plan, usage: Iterable[UsageRow], period: Period, term: Term) -> Rating:
     """Return what the plan charges for the period's usage.
@@ -70,67 +85,162 @@ def rate(plan: Plan, usage: Iterable[UsageRow], period: Period, term: Term) -> R
     start or its anniversary, both in full.
     """
     totals = UsageTotals(usage)
-    held = term.share(period)
+    held, starts = term.share(period), term.holds_start(period)
     lines: list[RatedLine] = []
     unpriced: dict[str, list[UsageRow]] = {}
-    priced: set[str] = set()
-    for charge in sorted(plan.charges, key=lambda charge: charge.price.basis is Basis.MINIMUM):
+    for charge in plan.charges:
         share = _share_due(charge, term, period, held)
-        if share == 0 and charge.meter is None:
+        if charge.basis is Basis.MINIMUM or (share == 0 and charge.meter is None):
             continue
         of_meter = totals.of_meter(charge.meter.meter_id, charge.price.split_by) if charge.meter else {}
-        subtotal = _subtotal(lines, plan.charges) if charge.price.basis is Basis.MINIMUM else _ZERO
-        rated = charge.price.rate(Inputs(of_meter, share, subtotal, starts=term.holds_start(period)))
-        lines += [_line(charge, part, plan.currency) for part in rated.parts]
+        charged, missing = rate_charge(charge, plan.currency, of_meter, extent=Extent(share, starts=starts))
+        lines += charged
         if charge.meter:
-            priced.add(charge.meter.meter_id)
-            rows = [UsageRow(charge.meter.meter_id, dimensions, quantity) for dimensions, quantity in rated.unpriced]
+            rows = [UsageRow(charge.meter.meter_id, dimensions, quantity) for dimensions, quantity in missing]
             unpriced.setdefault(charge.meter.meter_id, []).extend(rows)
+    if held:
+        lines += rate_bounds(plan.charges, plan.currency, lines, Extent(held, starts=starts))
     for meter_id in totals.meters():
-        if meter_id not in priced:
+        if meter_id not in unpriced:
             of_meter = totals.of_meter(meter_id, ())
             unpriced[meter_id] = [UsageRow(meter_id, dims, quantity) for dims, quantity in of_meter.items()]
-    missing = sorted(
+    missing_rows = sorted(
         (row for rows in unpriced.values() for row in rows if row.quantity),
         key=lambda row: (row.meter_id, row.dimensions),
     )
-    return Rating(plan.currency, tuple(lines), tuple(missing))
+    return Rating(plan.currency, tuple(lines), tuple(missing_rows))
+
+
+def rate_charge(
+    charge: Charge,
+    currency: str,
+    usage: Usage,
+    entries: Sequence[UsageEntry] = (),
+    extent: Extent = WHOLE,
+) -> tuple[list[RatedLine], Sequence[tuple[Dimensions, Decimal]]]:
+    """Return a charge's lines, and usage it has no price for (in the meter's unit).
+
+    `usage` is the charge's meter by dimension values, split at least by those the price splits by; `entries` is the
+    same as fine as the price's grain asks. Raises `InvalidInputError` (`negative_usage`) where corrections leave less
+    than nothing of a quantity that has a price.
+    """
+    must_hold(charge.basis is not Basis.MINIMUM, f"{charge.charge_id} is rated when all other lines are there")
+    price, adjustments = charge.price, charge.adjustments
+    if charge.licensed and price.basis is Basis.USAGE:
+        usage = {(): extent.licensed}
+    if any(quantity < 0 for quantity in usage.values()):
+        for dimensions, quantity in _by_value(usage, price.split_by).items():
+            refuse_negative(quantity, " ".join([charge.charge_id, *(f"{name}={value}" for name, value in dimensions)]))
+    steps: dict[Dimensions, tuple[str, ...]] = {}
+    taken_off: list[Part] = []
+    unpriced: Sequence[tuple[Dimensions, Decimal]] = ()
+    if adjustments.before:
+        usage = _by_value(usage, price.split_by)
+        if price.split_by:
+            # What has no price takes no part in what is free.
+            unpriced = price.rate(_inputs(usage, entries, extent)).unpriced
+            without = {dimensions for dimensions, _ in unpriced}
+            usage = {dimensions: quantity for dimensions, quantity in usage.items() if dimensions not in without}
+        for before in adjustments.before:
+            adjusted = before.adjust(usage)
+            usage = adjusted.usage
+            taken_off += adjusted.parts
+            for dimensions, more in adjusted.steps.items():
+                steps[dimensions] = (*steps.get(dimensions, ()), *more)
+            if isinstance(before, UsageDiscount):
+                entries = [replace(entry, quantity=before.counted(entry.quantity)) for entry in entries]
+    rated = price.rate(_inputs(usage, entries, extent))
+    parts: Iterable[Part] = rated.parts
+    if charge.licensed and price.basis is Basis.USAGE and extent.share != 1:
+        parts = [_of_share(part, extent.share) for part in parts]
+    if steps:
+        parts = [replace(part, steps=(*steps.get(part.dimensions, steps.get((), ())), *part.steps)) for part in parts]
+    if taken_off:
+        parts = [*taken_off, *parts]
+    if not adjustments.after:
+        return [_line(charge, part, currency) for part in parts], unpriced or rated.unpriced
+    priced = [Priced(part, round_to_minor(part.exact_amount, currency)) for part in parts]
+    for after in adjustments.after:
+        added = after.adjust(priced, extent)
+        priced += [Priced(part, round_to_minor(part.exact_amount, currency)) for part in added]
+    return [_line(charge, one.part, currency) for one in priced], unpriced or rated.unpriced
+
+
+def rate_bounds(
+    charges: Sequence[Charge], currency: str, lines: Sequence[RatedLine], extent: Extent = WHOLE
+) -> list[RatedLine]:
+    """Return the lines of the plan's own minimums and then commitments, given all its other lines.
+
+    Rounded amounts count, so that a topped-up total is the minimum to the cent; one-time charges and those of other
+    intervals than the month do not. Nothing before the period has ended.
+    """
+    bounds = [charge for charge in charges if charge.basis is Basis.MINIMUM]
+    if not bounds or not extent.closing:
+        return []
+    counting = {charge.charge_id for charge in charges if charge.interval is Interval.MONTH}
+    counted = [line for line in lines if line.charge_id in counting]
+    added: list[RatedLine] = []
+    for charge in sorted(bounds, key=lambda charge: charge.price.model != "minimum"):
+        subtotal = sum((line.amount for line in (*counted, *added)), _ZERO)
+        rated = charge.price.rate(_inputs({}, (), extent, subtotal))
+        added += [_line(charge, part, currency) for part in rated.parts]
+    return added
+
+
+def _inputs(usage: Usage, entries: Sequence[UsageEntry], extent: Extent, subtotal: Decimal = _ZERO) -> Inputs:
+    return Inputs(usage, extent.share, subtotal, tuple(entries), extent.licensed, extent.time_zone, extent.starts)
+
+
+def _by_value(usage: Usage, split_by: tuple[str, ...]) -> dict[Dimensions, Decimal]:
+    """Return the totals of each set of values that has a price of its own; an unknown value is empty."""
+    totals: dict[Dimensions, Decimal] = {}
+    for dimensions, quantity in usage.items():
+        values = dict(dimensions)
+        key = tuple((name, values.get(name, "")) for name in split_by)
+        totals[key] = totals.get(key, _ZERO) + quantity
+    return totals
+
+
+def _of_share(part: Part, share: Fraction) -> Part:
+    """Return a part of a price of seats by the share of the period they are held."""
+    amount = share_of(part.exact_amount, share)
+    step = f"{plain(part.exact_amount)} × {share.numerator}/{share.denominator} = {plain(amount)}"
+    label = ", ".join(text for text in (part.label, share_label(share)) if text)
+    return replace(part, label=label, unit_amount=None, exact_amount=amount, steps=(*part.steps, step))
 
 
 def _share_due(charge: Charge, term: Term, period: Period, held: Fraction) -> Fraction:
-    match charge.recurrence:
-        case Recurrence.ONE_TIME:
-            return Fraction(int(term.holds_start(period)))
-        case Recurrence.YEAR:
-            return Fraction(int(term.holds_anniversary(period)))
-        case Recurrence.MONTH:
-            return held
-
-
-def _subtotal(lines: list[RatedLine], charges: tuple[Charge, ...]) -> Decimal:
-    """Return what counts towards a monthly minimum: rounded amounts, so that the topped-up total is the minimum."""
-    monthly = {charge.charge_id for charge in charges if charge.recurrence is Recurrence.MONTH}
-    return sum((line.amount for line in lines if line.charge_id in monthly), _ZERO)
+    if charge.interval is None:
+        return Fraction(int(term.holds_start(period)))
+    if charge.interval is Interval.MONTH:
+        return held
+    return Fraction(int(term.holds_anniversary(period, charge.interval.months)))
 
 
 def _line(charge: Charge, part: Part, currency: str) -> RatedLine:
-    must_hold(part.exact_amount >= 0, f"charge {charge.charge_id} came to {part.exact_amount}")
-    kind = part.kind or ("one_time" if charge.recurrence is Recurrence.ONE_TIME else charge.price.basis.value)
+    kind = part.kind or ("one_time" if charge.interval is None else charge.basis.value)
+    if part.exact_amount < 0:
+        must_hold(kind in _TAKES_OFF, f"charge {charge.charge_id} came to {part.exact_amount}")
+    meter = charge.meter
+    unit = part.unit
+    if unit is None:
+        unit = charge.adjustments.unit(meter.unit) if meter else ""
     return RatedLine(
-        charge_id=charge.charge_id,
-        part=part.key,
-        kind=kind,
-        description=" — ".join(text for text in (charge.name, part.label) if text),
-        meter_id=charge.meter.meter_id if charge.meter else None,
-        dimensions=part.dimensions,
-        quantity=part.quantity,
-        unit=part.unit if part.unit is not None else charge.meter.unit if charge.meter else "",
-        unit_amount=part.unit_amount,
-        per=part.per,
-        exact_amount=part.exact_amount,
-        amount=round_to_minor(part.exact_amount, currency),
-        steps=part.steps,
-        price_digest=charge.digest,
+        charge.charge_id,
+        part.key,
+        kind,
+        " — ".join(text for text in (charge.name, part.label) if text),
+        meter.meter_id if meter else None,
+        part.dimensions,
+        part.quantity,
+        unit,
+        part.unit_amount,
+        part.per,
+        part.exact_amount,
+        round_to_minor(part.exact_amount, currency),
+        part.steps,
+        charge.digest,
+        part.tier,
     )
 
 

@@ -89,6 +89,22 @@ class Fields:
             return ZERO
         return parsed
 
+    def ignore(self, *names: str) -> None:
+        """Take the fields as known without reading them."""
+        self._asked.update(names)
+
+    def was_read(self, name: str) -> bool:
+        """Tell whether the field is there and somebody has asked for it."""
+        return name in self._asked and name in self._values
+
+    def percent(self, name: str, *, maximum: int = 100) -> Decimal:
+        """Return a percentage above 0 and up to `maximum`."""
+        found_before = len(self.faults)
+        percent = self.amount(name)
+        if len(self.faults) == found_before and not 0 < percent <= maximum:
+            self.fault(name, "invalid_percent", f"expected more than 0 and at most {maximum}, got {percent:f}")
+        return percent
+
     def whole(self, name: str, default: int) -> int:
         """Return a whole number of at least 1."""
         if not self.has(name):

@@ -8,36 +8,55 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from enum import Enum
-from typing import Any
+from typing import Any, Literal
 
 from core.errors import Fault, InvalidInputError
 from core.meters import Meter
 from core.money import MINOR_UNITS
+from rating.domain.adjust.free_units import FreeUnits
+from rating.domain.adjust.read_adjustments import AFTER, BEFORE, Adjustments, read_adjustments
+from rating.domain.adjust.read_adjustments import NONE as NO_ADJUSTMENTS
+from rating.domain.cycle import Interval
 from rating.domain.digest import digest_of
 from rating.domain.fields import Fields
-from rating.domain.price import Basis, Price
+from rating.domain.price import AnyDimensions, Basis, Grain, Price
+from rating.domain.proration import Convention
 from rating.domain.registry import PRICE_MODELS
 
+ADJUSTMENTS = (*BEFORE, *AFTER)
+# Stands for the meter of a price that stands alone.
+UNNAMED = Meter("", "", "", "sum", None, ())
+_BY_MONTHS = {interval.months: interval for interval in Interval}
 
-class Recurrence(Enum):
-    """When a charge falls due; the value is Stripe's `interval` where Stripe has the notion."""
 
-    MONTH = "month"
-    YEAR = "year"
-    ONE_TIME = "one_time"
+TrialCovers = Literal["all", "fees"]
 
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """One thing a plan charges for. `meter` is set exactly when the price is of usage; `digest` is the price's."""
+    """One thing a plan charges for.
+
+    `meter` is set exactly when the price is of usage; `digest` is the price's. `interval` is how often the charge falls
+    due, None for once; usage and minimums of the plan fall due with every billing period and say `month`. `in_advance`:
+    billed before the period it is for (of a usage price, its fixed parts). `licensed`: the price is of the
+    subscription's quantity (seats). `proration` is the charge's or the plan's convention, None: the contract's.
+    """
 
     charge_id: str
     name: str
-    recurrence: Recurrence
     meter: Meter | None
     price: Price
     digest: str
+    interval: Interval | None = Interval.MONTH
+    in_advance: bool = False
+    licensed: bool = False
+    proration: Convention | None = None
+    adjustments: Adjustments = NO_ADJUSTMENTS
+
+    @property
+    def basis(self) -> Basis:
+        """What is priced: a usage price with `usage_type: licensed` is one of the subscription's quantity."""
+        return Basis.LICENSED if self.licensed else self.price.basis
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +71,11 @@ class QuotaLimit:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A plan: its charges in the order the invoice shows them, its quota limits, and the document it was read from."""
+    """A plan: its charges in the order the invoice shows them, its quota limits, and the document it was read from.
+
+    `trial_covers` says what a trial costs nothing of: `all`, or only `fees`, so that usage is charged. `proration` is
+    None where the contract decides.
+    """
 
     plan_id: str
     name: str
@@ -61,6 +84,8 @@ class Plan:
     limits: tuple[QuotaLimit, ...]
     document: Mapping[str, Any]
     digest: str
+    trial_covers: TrialCovers = "all"
+    proration: Convention | None = None
 
 
 def read_plan(
@@ -71,12 +96,24 @@ def read_plan(
     fields = Fields(document, path, faults)
     name = fields.text("name")
     currency = fields.choice("currency", MINOR_UNITS, "unknown_currency")
-    charges = read_charges(fields.items("charges"), meters, fields.at("charges"), faults, currency)
+    proration = _read_proration(fields)
+    charges = read_charges(fields.items("charges"), meters, fields.at("charges"), faults, currency, proration)
     limits = _read_limits(fields, charges, meters)
+    trial_covers = fields.choice("trial_covers", ("all", "fees"), "invalid_choice", "all")
     fields.finish()
     if len(faults) > found_before or not isinstance(document, dict):
         return None
-    return Plan(plan_id, name, currency, tuple(charges), limits, document, digest_of(document))
+    return Plan(
+        plan_id=plan_id,
+        name=name,
+        currency=currency,
+        charges=tuple(charges),
+        limits=limits,
+        document=document,
+        digest=digest_of(document),
+        trial_covers="fees" if trial_covers == "fees" else "all",
+        proration=proration,
+    )
 
 
 def parse_plan(plan_id: str, document: object, meters: Mapping[str, Meter], path: str = "") -> Plan:
@@ -89,12 +126,20 @@ def parse_plan(plan_id: str, document: object, meters: Mapping[str, Meter], path
 
 
 def read_charges(
-    documents: list[object], meters: Mapping[str, Meter], path: str, faults: list[Fault], currency: str
+    documents: list[object],
+    meters: Mapping[str, Meter] | None,
+    path: str,
+    faults: list[Fault],
+    currency: str,
+    proration: Convention | None = None,
 ) -> list[Charge]:
-    """Read a list of charges, noting every fault; `path` is the list's."""
+    """Read a list of charges, noting every fault; `path` is the list's, `proration` the plan's convention.
+
+    Without `meters` (None) a price may stand alone: any meter is taken as it is named, and so are its dimensions.
+    """
     charges: list[Charge] = []
     for index, document in enumerate(documents):
-        charge = _read_charge(document, meters, f"{path}[{index}]", faults, currency)
+        charge = _read_charge(document, meters, f"{path}[{index}]", faults, currency, proration)
         if charge is None:
             continue
         if any(other.charge_id == charge.charge_id for other in charges):
@@ -104,64 +149,150 @@ def read_charges(
     return charges
 
 
+def read_price(document: object, path: str, faults: list[Fault], currency: str) -> Charge | None:
+    """Read a price that stands alone: a charge of which neither id, name nor meter are required."""
+    return _read_charge(document, None, path, faults, currency, None, named=False)
+
+
 def _read_charge(
-    document: object, meters: Mapping[str, Meter], path: str, faults: list[Fault], currency: str
+    document: object,
+    meters: Mapping[str, Meter] | None,
+    path: str,
+    faults: list[Fault],
+    currency: str,
+    proration: Convention | None,
+    *,
+    named: bool = True,
 ) -> Charge | None:
     found_before = len(faults)
     fields = Fields(document, path, faults)
-    charge_id, name = fields.name("id"), fields.text("name")
+    charge_id = fields.name("id") if named or fields.has("id") else "price"
+    name = fields.text("name", None if named else "")
     model_name = fields.choice("model", PRICE_MODELS, "unknown_price_model")
     if not model_name:
         # Without the model no other field can be judged.
         return None
     model = PRICE_MODELS[model_name]
-    meter = _read_meter(fields, model, meters)
-    recurrence = _read_recurrence(fields, model)
-    # An unknown meter was already reported; its dimensions are not known, so a matrix is checked against its own.
-    own_dimension = fields.raw("dimension") if model_name == "matrix" else None
-    dimensions = meter.dimensions if meter else ((own_dimension,) if isinstance(own_dimension, str) else ())
-    price = model.read(fields, dimensions)
+    schedule = _Schedule(fields, model)
+    meter = _read_meter(fields, schedule.basis, meters)
+    # An unknown meter was already reported; its dimensions are not known, so every name passes.
+    price = model.read(fields, meter.dimensions if meter and meters is not None else AnyDimensions())
+    schedule.check(price)
+    adjustments = NO_ADJUSTMENTS
+    if len(faults) == found_before:
+        adjustments = read_adjustments(fields, price, schedule.basis)
+        schedule.check_advance(price, adjustments)
+    else:
+        fields.ignore(*ADJUSTMENTS)
+    own_proration = _read_proration(fields)
     fields.finish()
     if len(faults) > found_before:
         return None
-    return Charge(charge_id, name, recurrence, meter, price, digest_of({"charge": document, "currency": currency}))
+    return Charge(
+        charge_id=charge_id,
+        name=name,
+        meter=meter,
+        price=price,
+        digest=digest_of({"charge": document, "currency": currency}),
+        interval=schedule.interval,
+        in_advance=schedule.in_advance,
+        licensed=schedule.licensed,
+        proration=own_proration or proration,
+        adjustments=adjustments,
+    )
 
 
-def _read_meter(fields: Fields, model: type[Price], meters: Mapping[str, Meter]) -> Meter | None:
-    if model.basis is not Basis.USAGE:
+def _read_meter(fields: Fields, basis: Basis, meters: Mapping[str, Meter] | None) -> Meter | None:
+    if basis is not Basis.USAGE:
         if fields.has("meter"):
-            fields.fault("meter", "contradiction", f"a {model.model} price has no meter")
+            kind = "price of the subscription's quantity" if basis is Basis.LICENSED else f"{fields.raw('model')} price"
+            fields.fault("meter", "contradiction", f"a {kind} has no meter")
         return None
+    if meters is None:
+        name = fields.text("meter", "")
+        return Meter(name, fields.text("unit", ""), "", "sum", None, ()) if name or fields.has("unit") else UNNAMED
     meter_id = fields.text("meter")
     if meter_id and meter_id not in meters:
         fields.fault("meter", "unknown_meter", f"no meter is called {meter_id!r}")
     return meters.get(meter_id)
 
 
-def _read_recurrence(fields: Fields, model: type[Price]) -> Recurrence:
-    one_time = fields.choice("type", ("one_time", "recurring"), "invalid_choice", "recurring") == "one_time"
-    if not fields.has("recurring"):
-        return Recurrence.ONE_TIME if one_time and _only_fixed(fields, model, "type") else Recurrence.MONTH
-    if one_time:
-        fields.fault("recurring", "contradiction", "a one-time charge does not recur")
-    recurring = Fields(fields.raw("recurring"), fields.at("recurring"), fields.faults)
-    interval = recurring.choice("interval", ("month", "year"), "invalid_choice")
-    recurring.finish()
-    if interval == "year" and _only_fixed(fields, model, "recurring.interval"):
-        return Recurrence.YEAR
-    return Recurrence.MONTH
+class _Schedule:
+    """When a charge falls due: `type`, `recurring` and `bill`, read and held against the price model."""
+
+    def __init__(self, fields: Fields, model: type[Price]) -> None:
+        self._fields, self._model = fields, model
+        one_time = fields.choice("type", ("one_time", "recurring"), "invalid_choice", "recurring") == "one_time"
+        self.interval: Interval | None = None if one_time else Interval.MONTH
+        self.basis = model.basis
+        if fields.has("recurring"):
+            self._read_recurring(one_time)
+        self.licensed = self.basis is Basis.LICENSED
+        if one_time:
+            self._only_fees("type", "one-time")
+        # Long periods are paid for when they begin, as was always so for yearly charges; months when they end.
+        default = "in_advance" if self.interval in (Interval.QUARTER, Interval.YEAR) else "in_arrears"
+        self.in_advance = fields.choice("bill", ("in_advance", "in_arrears"), "invalid_choice", default) == "in_advance"
+        if one_time and fields.has("bill"):
+            fields.fault("bill", "contradiction", "a one-time charge falls due at the start")
+
+    def _read_recurring(self, one_time: bool) -> None:
+        if one_time:
+            self._fields.fault("recurring", "contradiction", "a one-time charge does not recur")
+        recurring = Fields(self._fields.raw("recurring"), self._fields.at("recurring"), self._fields.faults)
+        usage_type = recurring.choice("usage_type", ("metered", "licensed"), "invalid_choice", "metered")
+        if usage_type == "licensed":
+            if self._model.basis is Basis.USAGE:
+                self.basis = Basis.LICENSED
+            elif self._model.basis is not Basis.LICENSED:
+                recurring.fault("usage_type", "contradiction", f"a {self._model.model} price depends on no quantity")
+        unit = recurring.choice("interval", [interval.value for interval in Interval], "invalid_choice", "month")
+        months = Interval(unit or "month").months * recurring.whole("interval_count", 1)
+        if months in _BY_MONTHS:
+            interval = _BY_MONTHS[months]
+        else:
+            interval = Interval.MONTH
+            recurring.fault("interval_count", "invalid_number", f"{months} months: charges fall due every 1, 3 or 12")
+        recurring.finish()
+        if not one_time:
+            self.interval = interval
+        if interval is not Interval.MONTH:
+            self._only_fees("recurring.interval", f"{interval.value}ly")
+
+    def _only_fees(self, name: str, word: str) -> None:
+        if self.basis not in (Basis.FIXED, Basis.LICENSED):
+            reason = f"a {self._model.model} price cannot be {word}: usage and minimums are billed with every period"
+            self._fields.fault(name, "contradiction", reason)
+
+    def check(self, price: Price) -> None:
+        """Refuse a price of the subscription's quantity that needs more than a quantity."""
+        if self.licensed and (price.grain is not Grain.TOTAL or price.split_by):
+            reason = f"a {price.model} price looks at events or dimensions, which seats do not have"
+            self._fields.fault("recurring.usage_type", "contradiction", reason)
+
+    def check_advance(self, price: Price, adjustments: Adjustments) -> None:
+        """Refuse to bill ahead what is known only afterwards."""
+        if not self.in_advance:
+            return
+        if self.basis is Basis.MINIMUM or (self.basis is Basis.USAGE and not price.has_fixed_part):
+            reason = f"a {price.model} price is known only when the period has ended"
+            self._fields.fault("bill", "contradiction", reason)
+        elif self.basis is Basis.USAGE and any(one.field != "discount" for one in adjustments.after):
+            reason = "bounds of a charge are known only when the period has ended"
+            self._fields.fault("bill", "contradiction", reason)
 
 
-def _only_fixed(fields: Fields, model: type[Price], name: str) -> bool:
-    if model.basis is not Basis.FIXED:
-        fields.fault(name, "contradiction", f"a {model.model} price is monthly: usage and minimums are billed by month")
-    return model.basis is Basis.FIXED
+def _read_proration(fields: Fields) -> Convention | None:
+    if not fields.has("proration"):
+        return None
+    value = fields.choice("proration", [convention.value for convention in Convention], "invalid_choice")
+    return Convention(value) if value else None
 
 
 def _read_limits(fields: Fields, charges: list[Charge], meters: Mapping[str, Meter]) -> tuple[QuotaLimit, ...]:
     limits: dict[str, QuotaLimit] = {}
     for charge in charges:
-        included = charge.price.included_quantity
+        included = _included_quantity(charge)
         if charge.meter is not None and included is not None:
             quantity, hard = included
             limits[charge.meter.meter_id] = QuotaLimit(charge.meter.meter_id, quantity, hard, charge.meter.unit)
@@ -174,3 +305,19 @@ def _read_limits(fields: Fields, charges: list[Charge], meters: Mapping[str, Met
         else:
             fields.fault(f"limits.{meter_id}", "unknown_meter", f"no meter is called {meter_id!r}")
     return tuple(limits[meter_id] for meter_id in sorted(limits))
+
+
+def _included_quantity(charge: Charge) -> tuple[Decimal, bool] | None:
+    """Return how much of the meter costs nothing extra, and whether usage stops there; free units come on top.
+
+    None too where usage is counted in another way than it is metered: a limit must then be stated by itself.
+    """
+    included = charge.price.included_quantity
+    if included is None:
+        return None
+    quantity, hard = included
+    for adjustment in charge.adjustments.before:
+        if not isinstance(adjustment, FreeUnits):
+            return None
+        quantity += adjustment.quantity
+    return quantity, hard

@@ -123,6 +123,8 @@ class Price(Protocol):
     model: ClassVar[str]
     basis: ClassVar[Basis]
     grain: ClassVar[Grain] = Grain.TOTAL
+    # Whether a usage price has parts of kind "fixed", which may be billed in advance.
+    has_fixed_part: ClassVar[bool] = False
 
     @classmethod
     def read(cls, fields: Fields, dimensions: tuple[str, ...]) -> Price:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from fractions import Fraction
 
 from core.period import Period
+from rating.domain.cycle import day_in_month
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,25 +38,22 @@ class Term:
         """Tell whether the term starts in the period."""
         return self.started_at in period
 
-    def holds_anniversary(self, period: Period) -> bool:
-        """Tell whether the term starts, or has a yearly anniversary while it runs, in the period."""
+    def holds_anniversary(self, period: Period, months: int = 12) -> bool:
+        """Tell whether the term starts in the period, or a multiple of `months` after its start, while it runs."""
         held = self.within(period)
         if held is None:
             return False
-        years = range(period.start.year, period.end.year + 1)
-        return any(year >= self.started_at.year and self._anniversary(year) in held for year in years)
-
-    def _anniversary(self, year: int) -> datetime:
         start = self.started_at.astimezone(UTC)
-        if (start.month, start.day) == (2, 29) and not _is_leap(year):
-            # Someone who started on 29 February is charged in February every year.
-            return start.replace(year=year, day=28)
-        return start.replace(year=year)
+        first = (held.start.year - start.year) * 12 + held.start.month - start.month - 1
+        last = (held.end.year - start.year) * 12 + held.end.month - start.month + 1
+        return any(self._after(count) in held for count in range(max(first, 0), last + 1) if count % months == 0)
+
+    def _after(self, months: int) -> datetime:
+        """Return the start some months later; a day that the month lacks (29 February) comes on its last."""
+        start = self.started_at.astimezone(UTC)
+        day = day_in_month(start.year * 12 + start.month - 1 + months, start.day)
+        return start.replace(year=day.year, month=day.month, day=day.day)
 
 
 def _day(instant: datetime) -> int:
     return instant.astimezone(UTC).toordinal()
-
-
-def _is_leap(year: int) -> bool:
-    return year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
