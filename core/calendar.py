@@ -74,6 +74,14 @@ class Calendar:
         day = self._day(instant)
         return Period(self._midnight(day), self._midnight(day + timedelta(days=1)))
 
+    def local_day(self, instant: datetime) -> date:
+        """Return the date of the local day that holds an instant."""
+        return self._day(instant)
+
+    def midnight(self, day: date) -> datetime:
+        """Return the instant at which a local day begins, in UTC."""
+        return self._midnight(day)
+
     def live_names(self, instant: datetime) -> tuple[str, ...]:
         """Return the names of an instant's live periods: month, hour of UTC, and billing period if that is another."""
         hour = instant.astimezone(UTC).strftime("%Y-%m-%dT%H")
