@@ -162,6 +162,13 @@ def covers(redemption: Redemption, period: Period, cycle: BillingCycle) -> bool:
     return any(whole.start < end for end in _covered_ends(redemption, cycle))
 
 
+def overlap(one: Redemption, other: Redemption, cycle: BillingCycle) -> bool:
+    """Tell whether two redemptions of a subscription, neither removed, cover a period in common."""
+    starts = [cycle.period_at(each.starts_at).start for each in (one, other)]
+    ends = [covered_until(each, cycle) for each in (one, other)]
+    return all(end is None or start < end for start, end in zip(starts[::-1], ends, strict=True))
+
+
 def as_known_at(redemptions: Iterable[Redemption], known_at: datetime) -> list[Redemption]:
     """Return the redemptions as they were known at an instant: later ones are not there, later removals not done."""
     known = [redemption for redemption in redemptions if redemption.redeemed_at <= known_at]

@@ -1,0 +1,28 @@
+"""What must hold of the ledger's accounts. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+from rating.domain.credit import LedgerAccount
+
+_LIABILITY = LedgerAccount.CUSTOMER_CREDITS.value
+
+
+def unbalanced(accounts: Mapping[tuple[str, str], Decimal], owed: Mapping[str, Decimal]) -> list[str]:
+    """Return in words what does not hold: debits equal credits, and the liability is what balances add up to.
+
+    `accounts` is each account's debits less credits by (account, currency), `owed` the sum of balances by currency.
+    """
+    found = []
+    for currency in sorted({currency for _, currency in accounts} | set(owed)):
+        total = sum((net for (_, of), net in accounts.items() if of == currency), Decimal(0))
+        if total:
+            found.append(f"{currency}: debits exceed credits by {total:f}")
+        liability = -accounts.get((_LIABILITY, currency), Decimal(0))
+        if liability != owed.get(currency, Decimal(0)):
+            found.append(
+                f"{currency}: the account {_LIABILITY} holds {liability:f}, balances add up to {owed.get(currency, 0):f}"
+            )
+    return found
