@@ -148,7 +148,6 @@ CREATE TABLE subscriptions (
     -- [{"plan_id", "plan_version", "quantity"}]
     add_ons            jsonb NOT NULL DEFAULT '[]',
     trial_ends_at      timestamptz,
-    trial_covers       text NOT NULL DEFAULT 'all' CHECK (trial_covers IN ('all', 'fees')),
     -- The billing cycle: periods of this length, counted from the local day of the anchor. Without an anchor: the
     -- tenant's calendar.
     billing_interval   text NOT NULL DEFAULT 'month' CHECK (billing_interval IN ('month', 'quarter', 'year')),

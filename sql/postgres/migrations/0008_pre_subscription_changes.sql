@@ -4,7 +4,6 @@ ALTER TABLE subscriptions
     ADD COLUMN quantity numeric NOT NULL DEFAULT 1 CHECK (quantity >= 0),
     ADD COLUMN add_ons jsonb NOT NULL DEFAULT '[]',
     ADD COLUMN trial_ends_at timestamptz,
-    ADD COLUMN trial_covers text NOT NULL DEFAULT 'all' CHECK (trial_covers IN ('all', 'fees')),
     ADD COLUMN billing_interval text NOT NULL DEFAULT 'month' CHECK (billing_interval IN ('month', 'quarter', 'year')),
     ADD COLUMN anchor date,
     ADD COLUMN convention text NOT NULL DEFAULT 'days'
