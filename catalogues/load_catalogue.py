@@ -1,4 +1,4 @@
-"""Loads catalogue files into typed plans and meters, or refuses them with every fault: file, line, path, reason."""
+"""Loads catalogue files into typed plans, meters and features, or refuses them with every fault: file, line, path."""
 
 from __future__ import annotations
 
@@ -8,22 +8,19 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from catalogues.domain.edition import Catalogue, Edition
+from catalogues.read_date import read_instant
+from catalogues.read_features import read_feature, read_given
 from catalogues.read_meter import read_meter
 from core.errors import Fault, InvalidInputError
 from core.meters import Meter
 from core.read_yaml import read_yaml
+from quotas.domain.entitlement import Entitlement, Feature
+from rating.domain.digest import digest_of
 from rating.domain.fields import Fields, check_name
 from rating.domain.plan import Plan, read_charges, read_plan
 
-SHIPPED = ("meters.yaml", "tiers.yaml")
-
-
-@dataclass(frozen=True, slots=True)
-class Catalogue:
-    """What the files hold: meters, and plans with the name of the catalogue each belongs to."""
-
-    meters: tuple[Meter, ...]
-    plans: tuple[tuple[str, Plan], ...]
+SHIPPED = ("meters.yaml", "tiers.yaml", "plans.yaml", "services.yaml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +50,10 @@ def read_files(paths: Iterable[Path]) -> list[CatalogueFile]:
     return files
 
 
-def load_catalogue(files: Sequence[CatalogueFile], known_meters: Iterable[Meter] = ()) -> Catalogue:
-    """Return the files' meters and plans; plans may use `known_meters` and meters of any of the files.
+def load_catalogue(
+    files: Sequence[CatalogueFile], known_meters: Iterable[Meter] = (), known_features: Iterable[Feature] = ()
+) -> Catalogue:
+    """Return what the files hold; plans may use what is known already and what any of the files defines.
 
     Raises `InvalidInputError` with all faults of all files at once.
     """
@@ -69,21 +68,33 @@ def load_catalogue(files: Sequence[CatalogueFile], known_meters: Iterable[Meter]
     meters: dict[str, Meter] = {}
     for document in documents:
         for meter in document.read_meters(faults):
-            if meter.meter_id in meters:
-                reason = f"the meter {meter.meter_id!r} is defined in two files"
-                document.note(Fault("duplicate_id", reason, f"meters.{meter.meter_id}"), faults)
+            document.note_twice("meters", meter.meter_id, meters, faults)
             meters[meter.meter_id] = meter
     all_meters = {meter.meter_id: meter for meter in known_meters} | meters
-    plans: dict[str, tuple[str, Plan]] = {}
+    features: dict[str, Feature] = {}
     for document in documents:
-        for plan in document.read_plans(all_meters, faults):
-            if plan.plan_id in plans:
-                reason = f"the plan {plan.plan_id!r} is defined in two files"
-                document.note(Fault("duplicate_id", reason, f"plans.{plan.plan_id}"), faults)
+        for feature in document.read_features(all_meters, faults):
+            document.note_twice("features", feature.feature_id, features, faults)
+            features[feature.feature_id] = feature
+    all_features = {feature.feature_id: feature for feature in known_features} | features
+    plans: dict[str, tuple[str, Plan]] = {}
+    given: dict[str, tuple[Entitlement, ...]] = {}
+    editions: dict[str, Edition] = {}
+    for document in documents:
+        for plan, gives in document.read_plans(all_meters, all_features, faults):
+            document.note_twice("plans", plan.plan_id, plans, faults)
             plans[plan.plan_id] = (document.catalogue, plan)
+            if gives:
+                given[plan.plan_id] = gives
+        if document.catalogue in editions:
+            reason = f"two files call themselves the catalogue {document.catalogue!r}"
+            document.note(Fault("duplicate_id", reason, "catalogue"), faults)
+        editions[document.catalogue] = document.edition if not faults else Edition(document.catalogue, None, None, "")
     if faults:
         raise InvalidInputError(faults)
-    return Catalogue(tuple(meters.values()), tuple(plans.values()))
+    return Catalogue(
+        tuple(meters.values()), tuple(plans.values()), tuple(features.values()), given, tuple(editions.values())
+    )
 
 
 class _Document:
@@ -92,12 +103,26 @@ class _Document:
     def __init__(self, file: str, content: Any, lines: Mapping[str, int]) -> None:
         self._file, self._lines = file, lines
         self._own_faults: list[Fault] = []
-        self._fields = Fields(content, "", self._own_faults)
+        self._fields, self._content = Fields(content, "", self._own_faults), content
         self.catalogue = self._fields.text("catalogue", default=Path(file).stem)
+        self._version = self._fields.whole("version", 1) if self._fields.has("version") else None
+        self._effective_from = read_instant(self._fields, "effective_from")
         self._meters = self._fields.mapping("meters")
+        self._features = self._fields.mapping("features")
         self._charge_sets = self._fields.mapping("charge_sets")
         self._plans = self._fields.mapping("plans")
         self._fields.finish()
+
+    @property
+    def edition(self) -> Edition:
+        """Return which version the file says it is, and the digest of all else; only of a file without faults."""
+        rest = {name: value for name, value in self._content.items() if name not in ("catalogue", "version")}
+        return Edition(self.catalogue, self._version, self._effective_from, digest_of(rest))
+
+    def note_twice(self, kind: str, name: str, known: Mapping[str, object], faults: list[Fault]) -> None:
+        """Add a fault if another file has defined the same thing."""
+        if name in known:
+            self.note(Fault("duplicate_id", f"{name!r} is defined in two files", f"{kind}.{name}"), faults)
 
     def note(self, fault: Fault, faults: list[Fault]) -> None:
         """Add a fault with this file's name and the line of the nearest path that stands in it."""
@@ -119,8 +144,18 @@ class _Document:
         self._own_faults.clear()
         return meters
 
-    def read_plans(self, meters: Mapping[str, Meter], faults: list[Fault]) -> list[Plan]:
-        """Read the file's plans."""
+    def read_features(self, meters: Mapping[str, Meter], faults: list[Fault]) -> list[Feature]:
+        """Read the file's features."""
+        found: list[Fault] = []
+        features = [read_feature(name, document, meters, found) for name, document in self._features.items()]
+        for fault in found:
+            self.note(fault, faults)
+        return features
+
+    def read_plans(
+        self, meters: Mapping[str, Meter], features: Mapping[str, Feature], faults: list[Fault]
+    ) -> list[tuple[Plan, tuple[Entitlement, ...]]]:
+        """Read the file's plans, each with what it gives besides prices."""
         found: list[Fault] = []
         sets: dict[str, list[Any]] = {}
         for name, charges in self._charge_sets.items():
@@ -136,9 +171,13 @@ class _Document:
             path = f"plans.{plan_id}"
             if not check_name(plan_id):
                 found.append(Fault("invalid_name", "a plan's name is lower-case letters, digits, _ . -", path))
+            gives: tuple[Entitlement, ...] = ()
+            if isinstance(document, dict) and "features" in document:
+                gives = read_given(document["features"], features, f"{path}.features", found)
+                document = {name: value for name, value in document.items() if name != "features"}
             plan = read_plan(plan_id, _with_sets(document, sets, path, found), meters, path, found)
             if plan is not None:
-                plans.append(plan)
+                plans.append((plan, gives))
         for fault in found:
             self.note(fault, faults)
         return plans

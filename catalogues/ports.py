@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol
 
+from catalogues.domain.edition import Edition, StoredPlan
 from core.meters import Meter
+from quotas.domain.entitlement import Feature
 
 
 class CatalogueStore(Protocol):
-    """Stored meters and plan versions, within one transaction."""
+    """Stored meters, features, plan versions and editions, within one transaction."""
 
     async def lock(self) -> None:
         """Let one apply at a time through, until the transaction ends."""
@@ -28,14 +29,28 @@ class CatalogueStore(Protocol):
         """Add the meter or replace the one of the same id."""
         ...
 
-    async def newest_version(self, plan_id: str) -> tuple[int, str] | None:
-        """Return the newest version's number and digest, None for an unknown plan."""
+    async def features(self) -> dict[str, Feature]:
+        """Return all features by id."""
         ...
 
-    async def add_version(
-        self, plan_id: str, version: int, *, catalogue: str, digest: str, document: Mapping[str, Any], now: datetime
-    ) -> None:
-        """Store a plan version; it never changes again."""
+    async def put_feature(self, feature: Feature, now: datetime) -> None:
+        """Add the feature, or give the one of the same id another name."""
+        ...
+
+    async def plans(self) -> dict[str, StoredPlan]:
+        """Return the newest version of every plan, by id, with what that version gives."""
+        ...
+
+    async def add_plan(self, plan: StoredPlan, now: datetime) -> None:
+        """Store a plan version and what it gives; neither ever changes again."""
+        ...
+
+    async def editions(self) -> dict[str, Edition]:
+        """Return the newest edition of every catalogue, by name."""
+        ...
+
+    async def add_edition(self, edition: Edition, now: datetime) -> None:
+        """Store an edition, which has a version and a date; it never changes again."""
         ...
 
 

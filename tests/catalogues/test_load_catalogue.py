@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -10,8 +10,8 @@ import pytest
 from catalogues.load_catalogue import CatalogueFile, load_catalogue, read_files, shipped_files
 from core.errors import Fault, InvalidInputError
 from core.meters import AGGREGATIONS, Filter, Meter
-from rating.domain.models.matrix import Matrix
 
+JANUARY = datetime(2026, 1, 1, tzinfo=UTC)
 CPU = Meter("cpu", "vCPU-hour", "compute.cpu", "sum", "vcpu_hours")
 
 
@@ -36,17 +36,30 @@ def filtered(one: str) -> str:
     return meter(f"aggregation: count, filters: [{one}]")
 
 
-def test_the_shipped_catalogue_has_all_tiers_and_meters() -> None:
+def test_the_shipped_catalogues_have_all_tiers_plans_and_meters() -> None:
     catalogue = load_catalogue(shipped_files())
-    assert [plan.plan_id for _, plan in catalogue.plans] == [
-        "zero",
-        "zero_pay_per_execution",
-        "shared",
-        "lite",
-        "enterprise",
-        "airgapped",
+    by_catalogue: dict[str, list[str]] = {}
+    for name, plan in catalogue.plans:
+        by_catalogue.setdefault(name, []).append(plan.plan_id)
+    assert by_catalogue == {
+        "tiers": ["zero", "zero_pay_per_execution", "shared", "lite", "enterprise", "airgapped"],
+        "plans": [
+            "free",
+            "starter_monthly",
+            "starter_yearly",
+            "professional_monthly",
+            "professional_yearly",
+            "enterprise_monthly",
+            "enterprise_yearly",
+        ],
+        "services": ["services"],
+    }
+    assert [(one.catalogue, one.version, one.effective_from) for one in catalogue.editions] == [
+        ("meters", 1, None),
+        ("tiers", 1, JANUARY),
+        ("plans", 1, JANUARY),
+        ("services", 1, JANUARY),
     ]
-    assert {name for name, _ in catalogue.plans} == {"tiers"}
     meters = {meter.meter_id: meter for meter in catalogue.meters}
     assert meters["agent_executions"] == Meter(
         "agent_executions", "execution", "agent.execution", "count", None, ("agent_type",)
@@ -55,20 +68,6 @@ def test_the_shipped_catalogue_has_all_tiers_and_meters() -> None:
         "llm_input_tokens",
         "llm_output_tokens",
     }
-
-
-def test_every_paying_tier_has_the_prices_per_model() -> None:
-    plans = {plan.plan_id: plan for _, plan in load_catalogue(shipped_files()).plans}
-    for tier in ("shared", "lite", "enterprise"):
-        prices = {charge.charge_id: charge.price for charge in plans[tier].charges}
-        output = prices["llm_output_tokens"]
-        assert isinstance(output, Matrix)
-        assert (output.unit_amount, output.per) == (Decimal("0.004"), 1000)
-        assert output.unit_amounts == {
-            "gpt4": Decimal("0.060"),
-            "gpt35": Decimal("0.004"),
-            "claude": Decimal("0.050"),
-        }
 
 
 def test_a_digest_depends_on_content_not_on_order_or_comments() -> None:

@@ -54,6 +54,7 @@ def test_zero_is_free_and_shows_what_was_used() -> None:
     assert {(limit.meter_id, str(limit.limit), limit.hard) for limit in TIERS["zero"].limits} == {
         ("agent_executions", "1000", True),
         ("api_requests", "100000", True),
+        ("executions", "1000", True),
     }
 
 

@@ -140,12 +140,20 @@ async def test_subscribing_twice_is_subscribing_once(desk: Desk) -> None:
         (
             "zero",
             {},
-            [("agent_executions", "1000", True, "execution"), ("api_requests", "100000", True, "request")],
+            [
+                ("agent_executions", "1000", True, "execution"),
+                ("api_requests", "100000", True, "request"),
+                ("executions", "1000", True, "execution"),
+            ],
         ),
         (
             "lite",
             {"charges": [{"id": "agent_executions", "included": "250000.5"}]},
-            [("agent_executions", "250000.5", False, "execution"), ("api_requests", "10000000", False, "request")],
+            [
+                ("agent_executions", "250000.5", False, "execution"),
+                ("api_requests", "10000000", False, "request"),
+                ("executions", "100000", False, "execution"),
+            ],
         ),
         ("enterprise", {}, []),
         (
