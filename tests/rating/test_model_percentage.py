@@ -90,11 +90,11 @@ def test_bounds_of_zero_and_equal_bounds_hold() -> None:
 def test_the_sum_can_be_followed() -> None:
     parts = rate_price({**BOUNDED, "free_events": 1}, events("7", "10", "100", "1000")).parts
     assert {part.key: (str(part.quantity), part.unit, part.steps) for part in parts} == {
-        "free": ("7", None, ("7 free, in 1 free events and what went beyond = 0",)),
+        "free": ("7", None, ("7 free, 1 event and what was left for the next = 0",)),
         "percent": ("100", None, ("100 × 2.9 % = 2.9",)),
         "fixed": ("1", "event", ("1 × 0.3 = 0.3",)),
-        "minimum": ("1", "event", ("1 events of 10 in all", "1 × 1 = 1")),
-        "maximum": ("1", "event", ("1 events of 1000 in all", "1 × 5 = 5")),
+        "minimum": ("1", "event", ("1 event of 10 in all", "1 × 1 = 1")),
+        "maximum": ("1", "event", ("1 event of 1000 in all", "1 × 5 = 5")),
     }
 
 

@@ -104,11 +104,11 @@ class Percentage(Price):
     def _parts(self, free: _Bucket, ordinary: _Bucket, lifted: _Bucket, capped: _Bucket) -> list[Part]:
         parts = []
         if free.events or free.amount:
-            step = f"{plain(free.amount)} free, in {free.events} free events and what went beyond = 0"
+            step = f"{plain(free.amount)} free, {_events(free.events)} and what was left for the next = 0"
             parts.append(Part("free", "free", (), free.amount, ZERO, 1, ZERO, (step,)))
         if ordinary.events:
             amount = multiply(ordinary.amount, self.percent, HUNDRED)
-            label = f"{plain(self.percent)} % of {ordinary.events:,} events"
+            label = f"{plain(self.percent)} % of {_events(ordinary.events)}"
             step = percent_step(ordinary.amount, self.percent, amount)
             parts.append(Part("percent", label, (), ordinary.amount, self.percent, HUNDRED, amount, (step,)))
             if self.fixed_amount:
@@ -128,9 +128,13 @@ def percent_step(amount: Decimal, percent: Decimal, share: Decimal) -> str:
 def _per_event(key: str, label: str, bucket: _Bucket, price: Decimal) -> Part:
     count = Decimal(bucket.events)
     amount = multiply(count, price, 1)
-    steps = [] if key == "fixed" else [f"{bucket.events} events of {plain(bucket.amount)} in all"]
+    steps = [] if key == "fixed" else [f"{_events(bucket.events)} of {plain(bucket.amount)} in all"]
     steps.append(product_step(count, price, 1, amount))
     return Part(key, label, (), count, price, 1, amount, tuple(steps), unit="event")
+
+
+def _events(count: int) -> str:
+    return "1 event" if count == 1 else f"{count:,} events"
 
 
 def _read_count(fields: Fields, name: str) -> int:

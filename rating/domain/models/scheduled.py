@@ -111,7 +111,7 @@ class Scheduled(Price):
         spot_prices = _read_spot_prices(fields)
         default = fields.amount("unit_amount") if fields.has("unit_amount") else None
         time_zone = _read_time_zone(fields)
-        if not windows and not spot_prices:
+        if not windows and not fields.raw("spot_prices"):
             fields.fault("windows", "missing_field", "expected windows of the week, or spot_prices")
         per = read_per(fields)
         week: tuple[int | None, ...] = (None,) * _WEEK
