@@ -88,14 +88,18 @@ def _mount_stages() -> None:
     from metering.reconcile.command import create_command
     from payments.commands import app as payment_app
     from quotas.commands import entitlement_app, grant_app
+    from rating.commands import rate
     from runtime.demo.command import demo
     from runtime.processes.reconcile import open_reconciler
     from runtime.stack import commands as stack
     from subscriptions.commands import app as tenant_app
+    from subscriptions.coupon_commands import app as coupon_app
+    from subscriptions.credit_commands import app as credit_app
 
     for command in (stack.up, stack.down, stack.status, stack.logs):
         app.command()(command)
     app.command()(demo)
+    app.command()(rate)
     app.add_typer(catalogue_app, name="catalogue")
     app.add_typer(tenant_app, name="tenant")
     app.add_typer(invoice_app, name="invoice")
@@ -105,6 +109,8 @@ def _mount_stages() -> None:
     app.add_typer(entitlement_app, name="entitlements")
     app.add_typer(grant_app, name="grants")
     app.add_typer(alert_app, name="alerts")
+    app.add_typer(coupon_app, name="coupon")
+    app.add_typer(credit_app, name="credits")
 
 
 def _run(work: Any) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 from core.errors import Fault
 
@@ -17,33 +17,39 @@ MAX_DIGITS_FRACTION = 12
 _PLAIN = re.compile(r"-?\d+(\.\d+)?")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 ZERO = Decimal(0)
+_OPTIONS_SHOWN = 25
 
 
 def parse_amount(value: object) -> Decimal | Fault:
-    """Return an exact non-negative decimal from a string ("0.002") or an integer, or the fault (path left empty).
+    """Return an exact non-negative decimal from what `parse_decimal` takes, or the fault (path left empty)."""
+    amount = parse_decimal(value)
+    if isinstance(amount, Decimal) and amount < 0:
+        return Fault("negative_amount", f"{amount:f} is negative")
+    return amount
 
-    A YAML or JSON number with a fraction has been through a float already, so it is refused rather than repaired.
+
+def parse_decimal(value: object) -> Decimal | Fault:
+    """Return an exact decimal from a string ("0.002"), an integer or a `Decimal`, or the fault (path left empty).
+
+    A number with a fraction that was read as a float has lost its digits, so it is refused rather than repaired; one
+    that was read as a `Decimal` has not.
     """
     if isinstance(value, float):
         return Fault("float_amount", f'{value} has been through a float: quote it as a string, "{value}"')
+    if isinstance(value, Decimal) and abs(value.adjusted()) < 64:
+        value = f"{value:f}"
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         return Fault("invalid_amount", f'expected a decimal string such as "0.002", got {_show(value)}')
     text = str(value)
     if len(text) > 64 or not text.isascii() or not _PLAIN.fullmatch(text):
         return Fault("invalid_amount", f'expected a plain decimal such as "0.002", got {_show(value)}')
-    try:
-        amount = Decimal(text)
-    except InvalidOperation:  # pragma: no cover - the pattern leaves nothing Decimal refuses
-        return Fault("invalid_amount", f"not a decimal: {_show(value)}")
-    if amount < 0:
-        return Fault("negative_amount", f"{text} is negative")
-    whole, _, fraction = text.partition(".")
-    if len(fraction) > MAX_DIGITS_FRACTION or len(whole.lstrip("0")) > MAX_DIGITS_WHOLE:
+    whole, _, fraction = text.lstrip("-").partition(".")
+    if len(fraction.rstrip("0")) > MAX_DIGITS_FRACTION or len(whole.lstrip("0")) > MAX_DIGITS_WHOLE:
         reason = (
             f"{text} has too many digits: at most {MAX_DIGITS_WHOLE} before and {MAX_DIGITS_FRACTION} after the point"
         )
         return Fault("too_many_digits", reason)
-    return amount
+    return Decimal(text)
 
 
 class Fields:
@@ -86,6 +92,18 @@ class Fields:
         parsed = parse_amount(self.raw(name))
         if isinstance(parsed, Fault):
             self.fault(name, parsed.code, parsed.reason)
+            return ZERO
+        return parsed
+
+    def quantity(self, name: str, default: Decimal | None = None) -> Decimal:
+        """Return an exact quantity, which may be negative (a correction); a missing one is a fault without default."""
+        if not self.has(name):
+            if default is None:
+                self.fault(name, "missing_field", "this field is required")
+            return default or ZERO
+        parsed = parse_decimal(self.raw(name))
+        if isinstance(parsed, Fault):
+            self.fault(name, parsed.code.replace("amount", "quantity"), parsed.reason)
             return ZERO
         return parsed
 
@@ -149,7 +167,8 @@ class Fields:
             return default
         value = self.raw(name)
         if not isinstance(value, str) or value not in options:
-            self.fault(name, code, f"expected one of {', '.join(sorted(options))}, got {_show(value)}")
+            known = f"one of {', '.join(sorted(options))}" if len(options) <= _OPTIONS_SHOWN else "a known one"
+            self.fault(name, code, f"expected {known}, got {_show(value)}")
             return default or ""
         return value
 

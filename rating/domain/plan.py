@@ -149,9 +149,11 @@ def read_charges(
     return charges
 
 
-def read_price(document: object, path: str, faults: list[Fault], currency: str) -> Charge | None:
-    """Read a price that stands alone: a charge of which neither id, name nor meter are required."""
-    return _read_charge(document, None, path, faults, currency, None, named=False)
+def read_price(
+    document: object, path: str, faults: list[Fault], currency: str, charge_id: str = "price"
+) -> Charge | None:
+    """Read a price that stands alone: a charge that needs no id (default: `charge_id`), no name and no known meter."""
+    return _read_charge(document, None, path, faults, currency, None, charge_id)
 
 
 def _read_charge(
@@ -161,13 +163,12 @@ def _read_charge(
     faults: list[Fault],
     currency: str,
     proration: Convention | None,
-    *,
-    named: bool = True,
+    default_id: str | None = None,
 ) -> Charge | None:
     found_before = len(faults)
     fields = Fields(document, path, faults)
-    charge_id = fields.name("id") if named or fields.has("id") else "price"
-    name = fields.text("name", None if named else "")
+    charge_id = fields.name("id") if default_id is None or fields.has("id") else default_id
+    name = fields.text("name", default_id and "")
     model_name = fields.choice("model", PRICE_MODELS, "unknown_price_model")
     if not model_name:
         # Without the model no other field can be judged.
