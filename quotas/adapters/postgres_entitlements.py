@@ -22,16 +22,19 @@ from runtime.postgres import Connection, Pool
 
 _KEPT_SECONDS = 5.0
 _KEPT_TENANTS = 10_000
-# Every feature with the entitlement that counts for the tenant: its own, else its plan's; and every meter by its own
-# name with the limit that the tenant's subscription wrote.
+# Every feature with the entitlement that counts for the tenant: its own, else what was given to a plan of its by hand,
+# else what a version it holds gives (of several the most); and every meter by its own name with the limit that the
+# tenant's subscription wrote.
 _BOOK = """
 SELECT f.feature_id, f.name, f.kind, f.meter_id, e.entitlement_id IS NOT NULL AS is_given, e.tenant_id IS NOT NULL AS
        is_own, e.limit_quantity, e.hard, e.period, e.rolling_hours, e.value
 FROM features f LEFT JOIN LATERAL (
     SELECT * FROM entitlements e
-    WHERE e.feature_id = f.feature_id AND (e.tenant_id = %(tenant)s OR e.plan_id IN (
-        SELECT plan_id FROM subscriptions WHERE tenant_id = %(tenant)s AND ended_at IS NULL))
-    ORDER BY e.tenant_id IS NULL LIMIT 1) e ON true
+    WHERE e.feature_id = f.feature_id AND (e.tenant_id = %(tenant)s OR EXISTS (
+        SELECT FROM held_plans h WHERE h.tenant_id = %(tenant)s AND h.plan_id = e.plan_id
+        AND (e.plan_version IS NULL OR e.plan_version = h.plan_version)))
+    ORDER BY e.tenant_id IS NULL, e.plan_version IS NOT NULL, e.value DESC NULLS LAST,
+             e.limit_quantity DESC NULLS FIRST, e.plan_id LIMIT 1) e ON true
 """
 _METERS = """
 SELECT m.meter_id, q.limit_quantity, q.hard FROM meters m

@@ -1,4 +1,4 @@
-"""Contracts as PostgreSQL keeps them. Owns how a row becomes a `Contract`, for every stage; `catalogues` writes them."""
+"""Contracts as PostgreSQL keeps them. Owns how a row becomes a `Contract`, for every stage; `catalogues` writes."""
 
 from __future__ import annotations
 
