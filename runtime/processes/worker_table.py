@@ -43,9 +43,10 @@ CONSUMERS: dict[str, tuple[str, str]] = {
     "webhooks": ("payments.consumer", "run_inbox"),
     "rating": ("rating.consumer", "run"),
     "reconcile": ("runtime.processes.reconcile", "run"),
+    "credits": ("subscriptions.credit_worker", "run"),
 }
 GROUPS: dict[str, tuple[str, ...]] = {
-    "billing": ("invoicing", "settlements", "invoiced-facts", "outbox", "payments", "webhooks"),
+    "billing": ("invoicing", "settlements", "invoiced-facts", "outbox", "payments", "webhooks", "credits"),
 }
 
 

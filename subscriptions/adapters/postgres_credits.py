@@ -34,6 +34,7 @@ WHERE (credit_grants.amount = granted AND total = balance AND credit_balances.en
        AND lowest >= 0 AND is_chained) IS NOT TRUE
 ORDER BY grant_id
 """
+_COUNTS = "SELECT (SELECT count(*) FROM credit_grants) AS grants, (SELECT count(*) FROM credit_entries) AS entries"
 _LIABILITY = (
     "SELECT currency, sum(balance) AS balance FROM credit_balances JOIN credit_grants USING (grant_id)"
     " GROUP BY currency"
@@ -60,10 +61,7 @@ class PostgresCreditBooks:
             rows = await (await connection.execute(_ACCOUNTS.encode())).fetchall()
             wrong = await (await connection.execute(_WRONG_GRANTS.encode())).fetchall()
             owed = await (await connection.execute(_LIABILITY.encode())).fetchall()
-            found = await connection.execute(
-                "SELECT (SELECT count(*) FROM credit_grants) AS grants, (SELECT count(*) FROM credit_entries) AS entries"
-            )
-            counts = (await found.fetchall())[0]
+            (counts,) = await (await connection.execute(_COUNTS.encode())).fetchall()
         accounts = {(row["account"], row["currency"]): row["net"] for row in rows}
         faults = [
             f"{row['grant_id']} of {row['tenant_id']}: granted {row['amount']}, entries add up to {row['total']}"

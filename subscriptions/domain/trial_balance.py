@@ -8,6 +8,7 @@ from decimal import Decimal
 from rating.domain.credit import LedgerAccount
 
 _LIABILITY = LedgerAccount.CUSTOMER_CREDITS.value
+_ZERO = Decimal(0)
 
 
 def unbalanced(accounts: Mapping[tuple[str, str], Decimal], owed: Mapping[str, Decimal]) -> list[str]:
@@ -17,12 +18,10 @@ def unbalanced(accounts: Mapping[tuple[str, str], Decimal], owed: Mapping[str, D
     """
     found = []
     for currency in sorted({currency for _, currency in accounts} | set(owed)):
-        total = sum((net for (_, of), net in accounts.items() if of == currency), Decimal(0))
+        total = sum((net for (_, of), net in accounts.items() if of == currency), _ZERO)
         if total:
             found.append(f"{currency}: debits exceed credits by {total:f}")
-        liability = -accounts.get((_LIABILITY, currency), Decimal(0))
-        if liability != owed.get(currency, Decimal(0)):
-            found.append(
-                f"{currency}: the account {_LIABILITY} holds {liability:f}, balances add up to {owed.get(currency, 0):f}"
-            )
+        liability, balances = -accounts.get((_LIABILITY, currency), _ZERO), owed.get(currency, _ZERO)
+        if liability != balances:
+            found.append(f"{currency}: {_LIABILITY} holds {liability:f}, balances add up to {balances:f}")
     return found
