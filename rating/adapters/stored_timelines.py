@@ -1,4 +1,4 @@
-"""Subscriptions as PostgreSQL keeps them. Owns how rows become a `SubscriptionStart` and its `Change`s, for every stage.
+"""Subscriptions as PostgreSQL keeps them. Owns how rows become a `Subscription`, for every stage.
 
 Reading is all there is here: only `subscriptions` writes, under the lock on the tenant's row.
 """
@@ -6,7 +6,6 @@ Reading is all there is here: only `subscriptions` writes, under the lock on the
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -15,6 +14,7 @@ from core.calendar import Calendar
 from core.period import Period
 from rating.domain.cycle import Cycle, Interval, calendar_cycle
 from rating.domain.proration import Convention
+from rating.domain.subscription import Request, Subscription
 from rating.domain.timeline import (
     AddOn,
     Change,
@@ -23,7 +23,6 @@ from rating.domain.timeline import (
     State,
     SubscriptionStart,
     Timeline,
-    build_timeline,
 )
 from runtime.postgres import Connection
 
@@ -42,40 +41,12 @@ _CHANGES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """Who asked for something, why, and the key and digest by which asking twice is known; empty where there is none."""
-
-    recorded_by: str
-    reason: str
-    key: str
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class StoredSubscription:
-    """A subscription as stored: how it began and every change, each with the request behind it, in order."""
-
-    start: SubscriptionStart
-    start_request: Request
-    entries: tuple[tuple[Change, Request], ...]
-
-    @property
-    def changes(self) -> tuple[Change, ...]:
-        """All changes in the order they were put down."""
-        return tuple(change for change, _ in self.entries)
-
-    def timeline(self, *, known_at: datetime | None = None) -> Timeline:
-        """Return the timeline as known at an instant, as known now if None."""
-        return build_timeline(self.start, self.changes, known_at=known_at)
-
-
 async def read_subscriptions(
     connection: Connection,
     *,
     tenant_ids: Sequence[str] | None = None,
     subscription_ids: Sequence[str] | None = None,
-) -> list[StoredSubscription]:
+) -> list[Subscription]:
     """Return subscriptions by tenant and start, all there are or those of some tenants or with some ids."""
     asked = {
         "tenants": None if tenant_ids is None else list(tenant_ids),
@@ -92,7 +63,7 @@ async def read_subscriptions(
         if row["ended_at"] is not None and not changes:
             # A row from before there were changes, with an end that no change tells of.
             changes.append((Change(0, ChangeKind.CANCELED, row["ended_at"], start.recorded_at), request))
-        found.append(StoredSubscription(start, request, tuple(changes)))
+        found.append(Subscription(start, request, tuple(changes)))
     return found
 
 
