@@ -120,9 +120,10 @@ CREATE VIEW credit_postings AS
     UNION ALL
     SELECT entry_id, grant_id, recorded_at, credit_account, 0, abs(amount) FROM credit_entries;
 
-CREATE FUNCTION refuse_rewriting() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION guard_credits() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    RAISE EXCEPTION '% is append-only: % refused', TG_TABLE_NAME, TG_OP USING ERRCODE = 'integrity_constraint_violation';
+    RAISE EXCEPTION 'credits are only ever added to, by entries: % on % refused', TG_OP, TG_TABLE_NAME
+        USING ERRCODE = 'integrity_constraint_violation';
 END
 $$;
 
@@ -151,13 +152,13 @@ $$;
 CREATE TRIGGER credit_entries_booked BEFORE INSERT ON credit_entries
     FOR EACH ROW EXECUTE FUNCTION book_credit_entry();
 CREATE TRIGGER credit_entries_never_change BEFORE UPDATE OR DELETE ON credit_entries
-    FOR EACH ROW EXECUTE FUNCTION refuse_rewriting();
+    FOR EACH ROW EXECUTE FUNCTION guard_credits();
 CREATE TRIGGER credit_entries_never_emptied BEFORE TRUNCATE ON credit_entries
-    FOR EACH STATEMENT EXECUTE FUNCTION refuse_rewriting();
+    FOR EACH STATEMENT EXECUTE FUNCTION guard_credits();
 CREATE TRIGGER credit_grants_never_change BEFORE UPDATE OR DELETE ON credit_grants
-    FOR EACH ROW EXECUTE FUNCTION refuse_rewriting();
+    FOR EACH ROW EXECUTE FUNCTION guard_credits();
 CREATE TRIGGER credit_balances_follow_entries BEFORE INSERT OR UPDATE OR DELETE ON credit_balances
-    FOR EACH ROW WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION refuse_rewriting();
+    FOR EACH ROW WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION guard_credits();
 
 CREATE FUNCTION guard_coupon() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
