@@ -51,6 +51,14 @@ class Outcomes:
         )
 
 
+class RawRange(NamedTuple):
+    """Raw offsets `first` to `last`, both within, and the (offset, index) that were refused among them."""
+
+    first: int
+    last: int
+    refused: Collection[tuple[int, int]]
+
+
 class Trail(Protocol):
     """The raw topic and the journal. Calls raise `UnavailableError` if the broker does not answer."""
 
@@ -58,8 +66,12 @@ class Trail(Protocol):
         """Return up to `most` committed entries from journal offset `first` on, or from the first that is retained."""
         ...
 
-    async def count_events(self, partition: int, first: int, last: int, refused: Collection[tuple[int, int]]) -> int:
-        """Return how many events the raw records of [first, last] hold, as far as they are retained."""
+    async def journal_end(self, partition: int) -> int:
+        """Return the journal offset that the next entry gets."""
+        ...
+
+    async def count_events(self, partition: int, ranges: Sequence[RawRange]) -> list[int]:
+        """Return how many events the raw records of each range hold, as far as they are retained; ranges ascend."""
         ...
 
     async def retained_from(self, partition: int) -> int:

@@ -18,7 +18,7 @@ from core.event_time import to_datetime
 from core.meters import Registry
 from core.period import Period
 from core.usage_event import EARLIEST_US
-from metering.reconcile.check_journal import check_journal, compare_entry
+from metering.reconcile.check_journal import check_journal, compare_entries
 from metering.reconcile.check_quotas import check_quotas
 from metering.reconcile.check_warehouse import Pause, check_warehouse
 from metering.reconcile.domain.gap import Cell, Gap, cells_of
@@ -85,10 +85,11 @@ class Report:
 
 
 async def follow_journal(views: Views, deadline: datetime | None = None) -> int:
-    """Compare the journal with the raw topic up to its end or until the deadline; returns how many entries."""
+    """Compare the journal with the raw topic up to its present end or until the deadline; returns how many entries."""
     marks = await views.findings.marks()
     entries = 0
     unfinished = {partition: marks.get(partition, TrailMark(partition, 0, -1)) for partition in range(views.partitions)}
+    ends = {partition: await views.trail.journal_end(partition) for partition in unfinished}
     # In turns, so that a busy partition does not keep the others from being looked at.
     while unfinished and (deadline is None or views.clock.now() < deadline):
         for partition, mark in list(unfinished.items()):
@@ -99,6 +100,8 @@ async def follow_journal(views: Views, deadline: datetime | None = None) -> int:
             await views.findings.advance(check.mark, check.outcomes, check.touched, check.gaps, views.clock.now())
             _tell(check.gaps)
             unfinished[partition], entries = check.mark, entries + check.entries
+            if check.mark.next_journal >= ends[partition]:
+                del unfinished[partition]  # what came meanwhile is for the next run, or a busy topic is never done
     return entries
 
 
@@ -206,7 +209,7 @@ async def _look_again(views: Views, gap: Gap) -> Gap | None:
     found = await views.trail.entry_at(gap.subject.partition, int(last))
     if found is None:
         return gap
-    again, outcomes = await compare_entry(gap.subject.partition, int(first), found[1], views.trail)
+    [(again, outcomes)] = await compare_entries(gap.subject.partition, [(int(first), found[1])], views.trail)
     return gap if again is None and outcomes == Outcomes() else again
 
 

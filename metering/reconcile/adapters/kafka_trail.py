@@ -15,6 +15,7 @@ from core.journal import JournalEntry, decode_entry
 from core.topics import USAGE_EVENTS, USAGE_JOURNAL
 from metering.reconcile.domain.event_count import count_events
 from metering.reconcile.domain.gap import HOUR_SECONDS, Cell
+from metering.reconcile.ports import RawRange
 from runtime.settings import Settings
 
 _CALL_SECONDS = 120.0
@@ -47,16 +48,22 @@ class KafkaTrail:
                     break
             return found
 
-    async def count_events(self, partition: int, first: int, last: int, refused: Collection[tuple[int, int]]) -> int:
-        """Return how many events the raw records hold."""
+    async def journal_end(self, partition: int) -> int:
+        """Return the journal offset that the next entry gets."""
+        async with self._reader(USAGE_JOURNAL.name) as consumer:
+            return (await _bounds(consumer, TopicPartition(USAGE_JOURNAL.name, partition)))[1]
+
+    async def count_events(self, partition: int, ranges: Sequence[RawRange]) -> list[int]:
+        """Return how many events the raw records of each range hold, in one pass over all of them."""
         async with self._reader(USAGE_EVENTS.name) as consumer:
             where = TopicPartition(USAGE_EVENTS.name, partition)
-            return sum(
-                [
-                    count_events(record.offset, record.value, refused)
-                    async for record in _records(consumer, where, first, last + 1)
-                ]
-            )
+            counts, at = [0] * len(ranges), 0
+            async for record in _records(consumer, where, ranges[0].first, ranges[-1].last + 1):
+                while record.offset > ranges[at].last:
+                    at += 1
+                if record.offset >= ranges[at].first:
+                    counts[at] += count_events(record.offset, record.value, ranges[at].refused)
+            return counts
 
     async def retained_from(self, partition: int) -> int:
         """Return the first raw offset that is still there."""

@@ -12,7 +12,7 @@ from core.journal import FORMAT, JournalEntry, WindowRow
 from core.meters import Meter
 from metering.reconcile.domain.event_count import count_events
 from metering.reconcile.domain.gap import Cell, Key, Side
-from metering.reconcile.ports import NO_TOTAL, LiveState, PeriodTotal
+from metering.reconcile.ports import NO_TOTAL, LiveState, PeriodTotal, RawRange
 
 
 def entry(first: int, last: int, *, previous_last: int, **changes: Any) -> JournalEntry:
@@ -39,9 +39,15 @@ class MemoryTrail:
     async def journal(self, partition: int, first: int, most: int) -> list[tuple[int, JournalEntry]]:
         return list(enumerate(self.entries_at))[first : first + most]
 
-    async def count_events(self, partition: int, first: int, last: int, refused: Collection[tuple[int, int]]) -> int:
-        self.counted.append((first, last))
-        return sum(count_events(at, self.raw[at], refused) for at in self.raw if first <= at <= last)
+    async def journal_end(self, partition: int) -> int:
+        return len(self.entries_at)
+
+    async def count_events(self, partition: int, ranges: Sequence[RawRange]) -> list[int]:
+        self.counted += [(first, last) for first, last, _ in ranges]
+        return [
+            sum(count_events(at, self.raw[at], refused) for at in self.raw if first <= at <= last)
+            for first, last, refused in ranges
+        ]
 
     async def retained_from(self, partition: int) -> int:
         return self.first_raw
