@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
-from core.errors import Fault, InvalidInputError
+from core.errors import Fault, InvalidInputError, must_hold
 from core.json_lines import decode_line
 from core.money import round_to_minor
 from core.period import Period, format_instant
@@ -17,7 +17,7 @@ from rating.domain.adjust.discount import discount_of
 from rating.domain.price import Dimensions, plain
 from rating.domain.rate_request import RateRequest, read_request, read_request_id
 from rating.rate_charges import RatedLine, Rating
-from rating.rate_slices import rate_slices
+from rating.rate_slices import join_used, rate_list, rate_slices
 
 _ZERO = Decimal(0)
 
@@ -44,14 +44,19 @@ def _error(faults: Sequence[Fault]) -> dict[str, Any]:
 
 
 def _answer(request: RateRequest, ratings: Sequence[Rating]) -> dict[str, Any]:
-    phased = len(ratings) > 1
+    phased, whole = len(ratings) > 1, ratings[-1]
+    if phased:
+        used = join_used(piece.used for piece in request.slices)
+        whole = rate_list(request.charges, request.currency, used, request.extent)
+        billed = sum((rating.total for rating in ratings), _ZERO)
+        must_hold(billed == whole.total, f"slices come to {billed}, the whole to {whole.total}")
     lines: list[dict[str, Any]] = []
     for number, (rating, piece) in enumerate(zip(ratings, request.slices, strict=True), 1):
         lines += _lines(rating, piece.period, number if phased else None)
     answer: dict[str, Any] = {
         "currency": request.currency,
-        "total": _rounded(sum((rating.total for rating in ratings), _ZERO), request.currency),
-        "exact_total": plain(sum((rating.exact_total for rating in ratings), _ZERO)),
+        "total": _rounded(whole.total, request.currency),
+        "exact_total": plain(whole.exact_total),
         "lines": lines,
     }
     if phased:
@@ -64,11 +69,10 @@ def _answer(request: RateRequest, ratings: Sequence[Rating]) -> dict[str, Any]:
             }
             for number, (rating, piece) in enumerate(zip(ratings, request.slices, strict=True), 1)
         ]
-    unpriced = ratings[-1].unpriced
-    if unpriced:
+    if whole.unpriced:
         answer["unpriced"] = [
-            {"meter": row.meter_id, "dimensions": _named(row.dimensions), "quantity": plain(row.quantity)}
-            for row in unpriced
+            {"meter": row.meter_id or None, "dimensions": _named(row.dimensions), "quantity": plain(row.quantity)}
+            for row in whole.unpriced
         ]
     return answer
 

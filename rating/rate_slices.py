@@ -45,6 +45,15 @@ def rate_list(charges: Sequence[Charge], currency: str, used: Used, extent: Exte
     return Rating(currency, tuple(lines), tuple(unpriced))
 
 
+def join_used(slices: Iterable[Used]) -> dict[str, MeterUsage]:
+    """Return the usage of all slices together."""
+    joined: dict[str, MeterUsage] = {}
+    for used in slices:
+        for meter_id, usage in used.items():
+            joined[meter_id] = joined.get(meter_id, _NOTHING).plus(usage)
+    return joined
+
+
 def rate_slices(
     charges: Sequence[Charge], currency: str, slices: Iterable[Used], extent: Extent = WHOLE
 ) -> Iterator[Rating]:
@@ -56,8 +65,7 @@ def rate_slices(
     so_far: dict[str, MeterUsage] = {}
     before: Sequence[RatedLine] = ()
     for number, used in enumerate(remaining, 1):
-        for meter_id, usage in used.items():
-            so_far[meter_id] = so_far.get(meter_id, _NOTHING).plus(usage)
+        so_far = join_used([so_far, used])
         closing = extent.closing and number == len(remaining)
         now = rate_list(charges, currency, so_far, replace(extent, closing=closing))
         yield Rating(currency, tuple(bill_difference(before, now.lines)), now.unpriced)
