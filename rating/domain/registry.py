@@ -15,6 +15,7 @@ from rating.domain.models.per_unit import PerUnit
 from rating.domain.models.percentage import Percentage
 from rating.domain.models.reserved import Reserved
 from rating.domain.models.scheduled import Scheduled
+from rating.domain.models.scheduled_matrix import ScheduledMatrix
 from rating.domain.models.tiered import Tiered
 from rating.domain.models.time_weighted import TimeWeighted
 from rating.domain.models.volume import Volume
@@ -34,6 +35,7 @@ PRICE_MODELS: dict[str, type[Price]] = {
     Dynamic.model: Dynamic,
     Reserved.model: Reserved,
     Scheduled.model: Scheduled,
+    ScheduledMatrix.model: ScheduledMatrix,
     TimeWeighted.model: TimeWeighted,
     Minimum.model: Minimum,
     Commitment.model: Commitment,

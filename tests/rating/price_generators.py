@@ -249,6 +249,17 @@ def _scheduled(draw: st.DrawFn) -> Document:
 
 
 @st.composite
+def _scheduled_matrix(draw: st.DrawFn) -> Document:
+    document = draw(_matrix().filter(lambda drawn: "cells" in drawn)) | {"model": "scheduled_matrix"}
+    document["time_zone"] = draw(st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kathmandu"]))
+    timed = draw(st.integers(1, len(document["cells"])))
+    for cell in document["cells"][:timed]:
+        schedule = draw(_scheduled())
+        cell |= {name: schedule[name] for name in ("windows", "spot_prices") if name in schedule}
+    return document
+
+
+@st.composite
 def _windows(draw: st.DrawFn) -> list[Document]:
     """Windows that cover the week: the same hours on every day, or others from Monday to Friday than at weekends."""
     windows = []
@@ -287,6 +298,7 @@ _PRICES: dict[str, Callable[[], st.SearchStrategy[Document]]] = {
     "dynamic": _dynamic,
     "reserved": _reserved,
     "scheduled": _scheduled,
+    "scheduled_matrix": _scheduled_matrix,
     "time_weighted": lambda: _simple("time_weighted"),
     "minimum": lambda: _plan_level("minimum", "minimum_amount"),
     "commitment": lambda: _plan_level("commitment", "commitment_amount"),
