@@ -179,7 +179,7 @@ def test_dynamic_charges_what_events_carry() -> None:
     part = rate_price(DYNAMIC, usage).parts[0]
     # (0.70 + 0.555 + 2.20) × 1.2 = 3.455 × 1.2
     assert (str(part.quantity), str(part.exact_amount), part.unit_amount) == ("22", "4.1460", None)
-    assert part.steps == ("3 events say cost 3.455 in all", "3.455 × 1.2 = 4.146")
+    assert part.steps == ("sum of cost, 3 events = 3.455", "3.455 × 1.2 = 4.146")
     assert exact({"model": "dynamic", "amount_property": "cost"}, usage) == {"": "3.455"}
     assert exact(DYNAMIC, []) == {}
 

@@ -57,7 +57,7 @@ class Dynamic(Price):
             return Rated((), unpriced)
         amount = multiply(carried, self.multiplier, 1)
         events = sum(entry.events for entry, _ in priced)
-        steps = [f"{events} events say {self.amount_property} {plain(carried)} in all"]
+        steps = [f"sum of {self.amount_property}, {events:,} {'event' if events == 1 else 'events'} = {plain(carried)}"]
         if self.multiplier != 1:
             steps.append(product_step(carried, self.multiplier, 1, amount))
         return Rated((Part("", "", (), quantity, None, 1, amount, tuple(steps)),), unpriced)

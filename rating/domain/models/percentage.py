@@ -94,12 +94,14 @@ class Percentage(Price):
         """Return the events' amounts in order; a total without events will do where the price depends on no event."""
         if inputs.entries or not inputs.usage:
             return amounts_in_order(inputs.entries)
+        total = inputs.total
+        refuse_negative(total, "all events")
+        if total == 0:
+            return []
         per_event = (self.free_events, self.per_event_minimum, self.per_event_maximum)
         if self.fixed_amount or any(bound is not None for bound in per_event):
             raise InvalidInputError([Fault("events_needed", "this price is per event: give the events", "usage")])
-        total = inputs.total
-        refuse_negative(total, "all events")
-        return [total] if total else []
+        return [total]
 
     def _parts(self, free: _Bucket, ordinary: _Bucket, lifted: _Bucket, capped: _Bucket) -> list[Part]:
         parts = []
