@@ -27,6 +27,8 @@ _CODES_BY_PLACES: dict[int, str] = {
     4: "CLF UYW",
 }
 MINOR_UNITS: dict[str, int] = {code: places for places, codes in _CODES_BY_PLACES.items() for code in codes.split()}
+# One minor unit of each, made once: every line is rounded to it.
+_STEPS = {code: Decimal(1).scaleb(-places) for code, places in MINOR_UNITS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,9 @@ def minor_units(currency: str) -> int:
 
 
 def round_to_minor(amount: Decimal, currency: str) -> Decimal:
-    """Round half up (away from zero on a tie) to the currency's minor unit."""
-    return amount.quantize(Decimal(1).scaleb(-minor_units(currency)), rounding=ROUND_HALF_UP)
+    """Round half up (away from zero on a tie) to the currency's minor unit; raises `InvalidInputError`."""
+    step = _STEPS.get(currency) or Decimal(1).scaleb(-minor_units(currency))
+    return amount.quantize(step, rounding=ROUND_HALF_UP)
 
 
 def to_minor(amount: Decimal, currency: str) -> int:

@@ -5,21 +5,21 @@ Pure and exact: each line keeps its exact amount and the same amount rounded hal
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 
-from core.errors import must_hold
+from core.errors import BrokenInvariantError
 from core.money import round_to_minor
 from core.period import Period
-from rating.domain.adjust.adjustment import Priced, Usage
+from rating.domain.adjust.adjustment import After, Priced, Usage
 from rating.domain.adjust.usage_discount import UsageDiscount
 from rating.domain.cycle import Interval
 from rating.domain.extent import WHOLE, Extent
 from rating.domain.models.corrections import refuse_negative
 from rating.domain.plan import Charge, Plan
-from rating.domain.price import Basis, Dimensions, Inputs, Part, UsageEntry, plain, share_label, share_of
+from rating.domain.price import Basis, Dimensions, Inputs, Part, Rated, UsageEntry, plain, share_label, share_of
 from rating.domain.term import Term
 from rating.domain.usage import UsageRow, UsageTotals
 
@@ -124,46 +124,60 @@ def rate_charge(
     same as fine as the price's grain asks. Raises `InvalidInputError` (`negative_usage`) where corrections leave less
     than nothing of a quantity that has a price.
     """
-    must_hold(charge.basis is not Basis.MINIMUM, f"{charge.charge_id} is rated when all other lines are there")
+    if charge.basis is Basis.MINIMUM:
+        raise BrokenInvariantError(f"{charge.charge_id} is rated when all other lines are there")
     price, adjustments = charge.price, charge.adjustments
-    if charge.licensed and price.basis is Basis.USAGE:
+    of_seats = charge.licensed and price.basis is Basis.USAGE
+    if of_seats:
         usage = {(): extent.licensed}
-    if any(quantity < 0 for quantity in usage.values()):
-        for dimensions, quantity in _by_value(usage, price.split_by).items():
-            refuse_negative(quantity, " ".join([charge.charge_id, *(f"{name}={value}" for name, value in dimensions)]))
-    steps: dict[Dimensions, tuple[str, ...]] = {}
-    taken_off: list[Part] = []
-    unpriced: Sequence[tuple[Dimensions, Decimal]] = ()
+    if usage and min(usage.values()) < 0:
+        _refuse_negative(charge, usage)
     if adjustments.before:
-        usage = _by_value(usage, price.split_by)
-        if price.split_by:
-            # What has no price takes no part in what is free.
-            unpriced = price.rate(_inputs(usage, entries, extent)).unpriced
-            without = {dimensions for dimensions, _ in unpriced}
-            usage = {dimensions: quantity for dimensions, quantity in usage.items() if dimensions not in without}
-        for before in adjustments.before:
-            adjusted = before.adjust(usage)
-            usage = adjusted.usage
-            taken_off += adjusted.parts
-            for dimensions, more in adjusted.steps.items():
-                steps[dimensions] = (*steps.get(dimensions, ()), *more)
-            if isinstance(before, UsageDiscount):
-                entries = [replace(entry, quantity=before.counted(entry.quantity)) for entry in entries]
-    rated = price.rate(_inputs(usage, entries, extent))
+        rated = _rate_adjusted(charge, usage, entries, extent)
+    else:
+        rated = price.rate(_inputs(usage, entries, extent))
     parts: Iterable[Part] = rated.parts
-    if charge.licensed and price.basis is Basis.USAGE and extent.share != 1:
+    if of_seats and extent.share != 1:
         parts = [_of_share(part, extent.share) for part in parts]
-    if steps:
-        parts = [replace(part, steps=(*steps.get(part.dimensions, steps.get((), ())), *part.steps)) for part in parts]
-    if taken_off:
-        parts = [*taken_off, *parts]
-    if not adjustments.after:
-        return [_line(charge, part, currency) for part in parts], unpriced or rated.unpriced
+    if adjustments.after:
+        parts = _adjust_amounts(parts, adjustments.after, currency, extent)
+    return [_line(charge, part, currency) for part in parts], rated.unpriced
+
+
+def _rate_adjusted(charge: Charge, usage: Usage, entries: Sequence[UsageEntry], extent: Extent) -> Rated:
+    """Return the parts of what is left of usage after the adjustments before the price, and those of what is not."""
+    price = charge.price
+    usage = _by_value(usage, price.split_by)
+    unpriced: tuple[tuple[Dimensions, Decimal], ...] = ()
+    if price.split_by:
+        # What has no price takes no part in what is free.
+        unpriced = price.rate(_inputs(usage, entries, extent)).unpriced
+        without = {dimensions for dimensions, _ in unpriced}
+        usage = {dimensions: quantity for dimensions, quantity in usage.items() if dimensions not in without}
+    taken_off: list[Part] = []
+    steps: dict[Dimensions, tuple[str, ...]] = {}
+    for before in charge.adjustments.before:
+        adjusted = before.adjust(usage)
+        usage = adjusted.usage
+        taken_off += adjusted.parts
+        for dimensions, more in adjusted.steps.items():
+            steps[dimensions] = (*steps.get(dimensions, ()), *more)
+        if isinstance(before, UsageDiscount):
+            entries = [replace(entry, quantity=before.counted(entry.quantity)) for entry in entries]
+    rated = price.rate(_inputs(usage, entries, extent))
+    explained = (
+        replace(part, steps=(*steps.get(part.dimensions, steps.get((), ())), *part.steps)) for part in rated.parts
+    )
+    return Rated((*taken_off, *explained), unpriced or rated.unpriced)
+
+
+def _adjust_amounts(parts: Iterable[Part], adjustments: Sequence[After], currency: str, extent: Extent) -> list[Part]:
+    """Return the parts and those that adjustments add; each adjustment sees what the ones before it left."""
     priced = [Priced(part, round_to_minor(part.exact_amount, currency)) for part in parts]
-    for after in adjustments.after:
+    for after in adjustments:
         added = after.adjust(priced, extent)
         priced += [Priced(part, round_to_minor(part.exact_amount, currency)) for part in added]
-    return [_line(charge, one.part, currency) for one in priced], unpriced or rated.unpriced
+    return [one.part for one in priced]
 
 
 def rate_bounds(
@@ -201,6 +215,12 @@ def _by_value(usage: Usage, split_by: tuple[str, ...]) -> dict[Dimensions, Decim
     return totals
 
 
+def _refuse_negative(charge: Charge, usage: Usage) -> None:
+    """Refuse totals below zero; single values may be, where all values have one price."""
+    for dimensions, quantity in _by_value(usage, charge.price.split_by).items():
+        refuse_negative(quantity, " ".join([charge.charge_id, *(f"{name}={value}" for name, value in dimensions)]))
+
+
 def _of_share(part: Part, share: Fraction) -> Part:
     """Return a part of a price of seats by the share of the period they are held."""
     amount = share_of(part.exact_amount, share)
@@ -218,32 +238,25 @@ def _share_due(charge: Charge, term: Term, period: Period, held: Fraction) -> Fr
 
 
 def _line(charge: Charge, part: Part, currency: str) -> RatedLine:
-    kind = part.kind or ("one_time" if charge.interval is None else charge.basis.value)
-    if part.exact_amount < 0:
-        must_hold(kind in _TAKES_OFF, f"charge {charge.charge_id} came to {part.exact_amount}")
-    meter = charge.meter
-    unit = part.unit
-    if unit is None:
-        unit = charge.adjustments.unit(meter.unit) if meter else ""
+    exact, name, label = part.exact_amount, charge.name, part.label
+    kind = part.kind or charge.line_kind
+    if exact < 0 and kind not in _TAKES_OFF:
+        raise BrokenInvariantError(f"charge {charge.charge_id} came to {exact}")
+    # By position: the names alone would cost a tenth of the time.
     return RatedLine(
         charge.charge_id,
         part.key,
         kind,
-        " — ".join(text for text in (charge.name, part.label) if text),
-        meter.meter_id if meter else None,
+        f"{name} — {label}" if name and label else name or label,
+        charge.meter.meter_id if charge.meter else None,
         part.dimensions,
         part.quantity,
-        unit,
+        charge.line_unit if part.unit is None else part.unit,
         part.unit_amount,
         part.per,
-        part.exact_amount,
-        round_to_minor(part.exact_amount, currency),
+        exact,
+        round_to_minor(exact, currency),
         part.steps,
         charge.digest,
         part.tier,
     )
-
-
-def dimensions_of(line: RatedLine) -> Mapping[str, str]:
-    """Return the line's dimension values by name."""
-    return dict(line.dimensions)

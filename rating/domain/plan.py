@@ -6,7 +6,7 @@ The document is the plan: its digest names the version, and a charge's digest is
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -52,11 +52,17 @@ class Charge:
     licensed: bool = False
     proration: Convention | None = None
     adjustments: Adjustments = NO_ADJUSTMENTS
+    # What is priced: a usage price with `usage_type: licensed` is one of the subscription's quantity.
+    basis: Basis = field(init=False, repr=False, compare=False)
+    # What its lines are and count, unless a part says otherwise.
+    line_kind: str = field(init=False, repr=False, compare=False)
+    line_unit: str = field(init=False, repr=False, compare=False)
 
-    @property
-    def basis(self) -> Basis:
-        """What is priced: a usage price with `usage_type: licensed` is one of the subscription's quantity."""
-        return Basis.LICENSED if self.licensed else self.price.basis
+    def __post_init__(self) -> None:
+        basis = Basis.LICENSED if self.licensed else self.price.basis
+        object.__setattr__(self, "basis", basis)
+        object.__setattr__(self, "line_kind", "one_time" if self.interval is None else basis.value)
+        object.__setattr__(self, "line_unit", self.adjustments.unit(self.meter.unit) if self.meter else "")
 
 
 @dataclass(frozen=True, slots=True)
