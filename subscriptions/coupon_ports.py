@@ -12,6 +12,7 @@ from typing import Protocol
 from rating.credit_ledger import CreditLedger
 from rating.domain.coupon import Coupon, Redemption
 from rating.domain.cycle import Cycle
+from rating.domain.timeline import Phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,12 @@ class Holder:
     cycle: Cycle
     started_at: datetime
     ended_at: datetime | None
+    phases: tuple[Phase, ...]
+
+    def plans_from(self, instant: datetime) -> set[str]:
+        """Return the plans, add-ons among them, that are held then or later, as far as is known."""
+        held = [phase.held for phase in self.phases if phase.end is None or phase.end > instant]
+        return {one.plan_id for one in held} | {add_on.plan_id for one in held for add_on in one.add_ons}
 
 
 class SaleFacts(Protocol):

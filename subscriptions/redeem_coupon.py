@@ -27,8 +27,8 @@ async def redeem_coupon(
 
     Raises `NotFoundError` (no such coupon, tenant or subscription) or `InvalidInputError` with every reason against it:
     `coupon_archived`, `coupon_automatic`, `coupon_not_yet_valid`, `coupon_ended`, `coupon_used_up`,
-    `coupon_used_up_by_tenant`, `coupon_already_held` (an earlier version), `currency_mismatch`, `subscription_ended`,
-    `subscription_needed`, `backdated`.
+    `coupon_used_up_by_tenant`, `coupon_already_held` (an earlier version), `coupon_not_for_plan`, `currency_mismatch`,
+    `subscription_ended`, `subscription_needed`, `backdated`.
     """
     # Locked first: of many who redeem at once, each sees what those before have taken.
     offered = await store.newest_coupon(coupon_id, lock=True)
@@ -104,6 +104,10 @@ def _reasons_against(offered: OfferedCoupon, holder: Holder, now: datetime) -> l
     if coupon.currency not in (None, holder.currency):
         reason = f"it is in {coupon.currency}, the subscription is billed in {holder.currency}"
         faults.append(Fault("currency_mismatch", reason, "coupon"))
+    held = holder.plans_from(now)
+    if coupon.plans and held and not coupon.plans & held:
+        reason = f"it is for {', '.join(sorted(coupon.plans))}, the subscription is to {', '.join(sorted(held))}"
+        faults.append(Fault("coupon_not_for_plan", reason, "coupon"))
     if holder.ended_at is not None and holder.ended_at <= now:
         faults.append(Fault("subscription_ended", f"the subscription ended at {holder.ended_at}", "subscription"))
     return faults

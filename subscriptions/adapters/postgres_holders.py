@@ -5,15 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from core.calendar import Calendar
-from rating.domain.cycle import Interval, calendar_cycle
+from rating.adapters.stored_timelines import read_subscriptions
 from runtime.postgres import Connection
 from subscriptions.coupon_ports import Holder
-
-_HOLDERS = (
-    "SELECT subscription_id, currency, time_zone, billing_anchor_day, started_at, ended_at"
-    " FROM subscriptions JOIN tenants USING (tenant_id) WHERE tenant_id = %s ORDER BY started_at, subscription_id"
-)
 
 
 class PostgresSaleFacts:
@@ -39,19 +33,24 @@ class PostgresSaleFacts:
 
     async def holders(self, tenant_id: str) -> list[Holder]:
         """Return a tenant's subscriptions, ended ones too, by start."""
-        return [
-            Holder(
-                tenant_id=tenant_id,
-                subscription_id=row["subscription_id"],
-                currency=row["currency"],
-                cycle=calendar_cycle(
-                    Interval.MONTH, Calendar(row["time_zone"], row["billing_anchor_day"]), row["started_at"]
-                ),
-                started_at=row["started_at"],
-                ended_at=row["ended_at"],
+        currency = await self.currency_of(tenant_id)
+        if currency is None:
+            return []
+        found = []
+        for subscription in await read_subscriptions(self._connection, tenant_ids=[tenant_id]):
+            timeline = subscription.timeline()
+            found.append(
+                Holder(
+                    tenant_id=tenant_id,
+                    subscription_id=subscription.subscription_id,
+                    currency=currency,
+                    cycle=timeline.cycle,
+                    started_at=subscription.started_at,
+                    ended_at=timeline.ended_at,
+                    phases=timeline.phases,
+                )
             )
-            for row in await self._rows(_HOLDERS, tenant_id)
-        ]
+        return found
 
     async def _rows(self, query: str, *arguments: Any) -> list[dict[str, Any]]:
         # The texts are this file's and its heirs' own; only bound values vary.
