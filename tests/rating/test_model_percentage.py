@@ -90,12 +90,20 @@ def test_bounds_of_zero_and_equal_bounds_hold() -> None:
 def test_the_sum_can_be_followed() -> None:
     parts = rate_price({**BOUNDED, "free_events": 1}, events("7", "10", "100", "1000")).parts
     assert {part.key: (str(part.quantity), part.unit, part.steps) for part in parts} == {
-        "free": ("7", None, ("7 free, 1 event and what was left for the next = 0",)),
+        "free": ("7", None, ("1 event of 7 free = 0",)),
         "percent": ("100", None, ("100 × 2.9 % = 2.9",)),
         "fixed": ("1", "event", ("1 × 0.3 = 0.3",)),
         "minimum": ("1", "event", ("1 event of 10 in all", "1 × 1 = 1")),
         "maximum": ("1", "event", ("1 event of 1000 in all", "1 × 5 = 5")),
     }
+
+
+def test_what_was_free_is_shown() -> None:
+    def step(price: dict[str, Any], *amounts: str) -> tuple[str, ...]:
+        return rate_price({**CARDS, **price}, events(*amounts)).parts[0].steps
+
+    assert step({"free_amount": "250"}, "50", "100", "250") == ("2 events of 150 and 100 of one more free = 0",)
+    assert step({"free_amount": "10"}, "50") == ("10 of an event free = 0",)
 
 
 def test_the_order_of_times_decides_what_is_free_not_the_order_of_arrival() -> None:

@@ -67,6 +67,7 @@ class Percentage(Price):
     def rate(self, inputs: Inputs) -> Rated:
         """Return what is free, the percentage, the fixed amounts, and the events at their minimum or maximum."""
         free, ordinary, lifted, capped = _Bucket(), _Bucket(), _Bucket(), _Bucket()
+        partly = ZERO
         events_left = self.free_events
         amount_left = self.free_amount
         allowed = events_left is not None or amount_left is not None
@@ -80,7 +81,7 @@ class Percentage(Price):
                 if charged == 0:
                     free.put(amount)
                     continue
-                free.amount += within
+                partly += within
             due = multiply(charged, self.percent, HUNDRED) + self.fixed_amount
             if self.per_event_minimum is not None and due < self.per_event_minimum:
                 lifted.put(charged)
@@ -88,7 +89,7 @@ class Percentage(Price):
                 capped.put(charged)
             else:
                 ordinary.put(charged)
-        return Rated(tuple(self._parts(free, ordinary, lifted, capped)))
+        return Rated(tuple(self._parts(free, partly, ordinary, lifted, capped, counted=bool(inputs.entries))))
 
     def _amounts(self, inputs: Inputs) -> list[Decimal]:
         """Return the events' amounts in order; a total without events will do where the price depends on no event."""
@@ -103,14 +104,18 @@ class Percentage(Price):
             raise InvalidInputError([Fault("events_needed", "this price is per event: give the events", "usage")])
         return [total]
 
-    def _parts(self, free: _Bucket, ordinary: _Bucket, lifted: _Bucket, capped: _Bucket) -> list[Part]:
+    def _parts(
+        self, free: _Bucket, partly: Decimal, ordinary: _Bucket, lifted: _Bucket, capped: _Bucket, *, counted: bool
+    ) -> list[Part]:
         parts = []
-        if free.events or free.amount:
-            step = f"{plain(free.amount)} free, {_events(free.events)} and what was left for the next = 0"
-            parts.append(Part("free", "free", (), free.amount, ZERO, 1, ZERO, (step,)))
+        if free.events or partly:
+            amounts = [f"{_events(free.events)} of {plain(free.amount)}"] if free.events else []
+            amounts += [f"{plain(partly)} of {'one more' if free.events else 'an event'}"] if partly else []
+            step = f"{' and '.join(amounts)} free = 0"
+            parts.append(Part("free", "free", (), free.amount + partly, ZERO, 1, ZERO, (step,)))
         if ordinary.events:
             amount = multiply(ordinary.amount, self.percent, HUNDRED)
-            label = f"{plain(self.percent)} % of {_events(ordinary.events)}"
+            label = f"{plain(self.percent)} %" + (f" of {_events(ordinary.events)}" if counted else "")
             step = percent_step(ordinary.amount, self.percent, amount)
             parts.append(Part("percent", label, (), ordinary.amount, self.percent, HUNDRED, amount, (step,)))
             if self.fixed_amount:

@@ -35,4 +35,4 @@ class TimeWeighted(Price):
             return Rated(())
         amount = multiply(quantity, self.unit_amount, self.per)
         steps = ("level × time over the period", product_step(quantity, self.unit_amount, self.per, amount))
-        return Rated((Part("", "average level held", (), quantity, self.unit_amount, self.per, amount, steps),))
+        return Rated((Part("", "level held over time", (), quantity, self.unit_amount, self.per, amount, steps),))
