@@ -13,11 +13,12 @@ import typer
 from core.clock import SystemClock
 from core.errors import Fault, InvalidInputError
 from core.period import format_instant
+from rating.domain.subscription import Subscription
+from rating.domain.timeline import Held
 from runtime.postgres import create_pool
 from runtime.settings import Settings, load_settings
 from subscriptions.adapters.postgres import PostgresSubscriptionStore
 from subscriptions.create_tenant import create_tenant
-from subscriptions.domain.subscription import Subscription
 from subscriptions.domain.tenant import Tenant
 from subscriptions.subscribe_tenant import subscribe_tenant
 
@@ -52,7 +53,7 @@ def add(
         add_tenant(load_settings(), tenant, plan, overrides=read_overrides(override), started_at=started_at)
     )
     if as_json:
-        typer.echo(json.dumps({**_as_document(tenant, subscription), "new": is_new}))
+        typer.echo(json.dumps({**_as_document(tenant, [subscription]), "new": is_new}))
         return
     version = f"{subscription.plan_id} version {subscription.plan_version}"
     typer.echo(
@@ -65,10 +66,11 @@ def list_tenants(as_json: AsJson = False) -> None:
     """List all tenants with their plans."""
     found = asyncio.run(read_tenants(load_settings()))
     if as_json:
-        typer.echo(json.dumps([_as_document(tenant, subscription) for tenant, subscription in found]))
+        typer.echo(json.dumps([_as_document(tenant, subscriptions) for tenant, subscriptions in found]))
         return
-    for tenant, subscription in found:
-        plan = f"{subscription.plan_id} v{subscription.plan_version}" if subscription else "no plan"
+    for tenant, subscriptions in found:
+        held = [_held_now(one) for one in subscriptions if _is_open(one)]
+        plan = ", ".join(f"{one.plan_id} v{one.plan_version}" for one in held) or "no plan"
         typer.echo(f"{tenant.tenant_id:<24} {plan:<32} {tenant.currency} {tenant.country} {tenant.name}")
 
 
@@ -80,12 +82,12 @@ async def add_tenant(
         store = PostgresSubscriptionStore(connection)
         await create_tenant(tenant, store=store, now=SystemClock().now())
         return await subscribe_tenant(
-            tenant.tenant_id, plan_id, overrides=overrides, started_at=started_at, store=store
+            tenant.tenant_id, plan_id, overrides=overrides, started_at=started_at, store=store, clock=SystemClock()
         )
 
 
-async def read_tenants(settings: Settings) -> list[tuple[Tenant, Subscription | None]]:
-    """Return all tenants with their open subscriptions."""
+async def read_tenants(settings: Settings) -> list[tuple[Tenant, list[Subscription]]]:
+    """Return all tenants with their subscriptions."""
     async with create_pool(settings, max_size=1) as pool, pool.connection() as connection:
         return await PostgresSubscriptionStore(connection).tenants()
 
@@ -124,7 +126,19 @@ def _read_start(text: str | None) -> datetime:
     return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
 
 
-def _as_document(tenant: Tenant, subscription: Subscription | None) -> dict[str, Any]:
+def _is_open(subscription: Subscription) -> bool:
+    ended_at = subscription.ended_at
+    return bool(subscription.timeline().phases) and (ended_at is None or ended_at > SystemClock().now())
+
+
+def _held_now(subscription: Subscription) -> Held:
+    """Return what is held now; before the start, what it will begin with."""
+    return subscription.timeline().at(SystemClock().now()) or subscription.start.held
+
+
+def _as_document(tenant: Tenant, subscriptions: list[Subscription]) -> dict[str, Any]:
+    open_ones = [one for one in subscriptions if _is_open(one)]
+    first = open_ones[0] if open_ones else None
     return {
         "tenant_id": tenant.tenant_id,
         "name": tenant.name,
@@ -133,8 +147,9 @@ def _as_document(tenant: Tenant, subscription: Subscription | None) -> dict[str,
         "currency": tenant.currency,
         "time_zone": tenant.time_zone,
         "billing_anchor_day": tenant.billing_anchor_day,
-        "subscription_id": subscription.subscription_id if subscription else None,
-        "plan_id": subscription.plan_id if subscription else None,
-        "plan_version": subscription.plan_version if subscription else None,
-        "started_at": format_instant(subscription.started_at) if subscription else None,
+        "subscription_id": first.subscription_id if first else None,
+        "plan_id": _held_now(first).plan_id if first else None,
+        "plan_version": _held_now(first).plan_version if first else None,
+        "started_at": format_instant(first.started_at) if first else None,
+        "subscriptions": [one.subscription_id for one in open_ones],
     }

@@ -1,4 +1,4 @@
-"""Puts a tenant on a plan, with its contract's overrides and the quota limits that follow."""
+"""Puts a tenant on its one plan, with its overrides: the short way for those who need no second subscription."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from core.errors import ConflictError, Fault, InvalidInputError, NotFoundError
-from rating.domain.override_plan import override_plan
-from rating.domain.plan import parse_plan
-from subscriptions.domain.subscription import Subscription, start_subscription
+from core.clock import Clock
+from core.errors import ConflictError, NotFoundError
+from core.period import format_instant
+from rating.domain.subscription import Subscription
+from subscriptions.create_subscription import NewSubscription, create_subscription
 from subscriptions.ports import SubscriptionStore
+from subscriptions.record_changes import Asked
 
 
 class SubscribedError(ConflictError):
@@ -26,30 +28,25 @@ async def subscribe_tenant(
     overrides: Mapping[str, Any],
     started_at: datetime,
     store: SubscriptionStore,
+    clock: Clock,
+    asked: Asked | None = None,
 ) -> tuple[Subscription, bool]:
     """Subscribe the tenant to the newest version of the plan; returns the subscription and whether it is new.
 
-    Asking for the plan and overrides it already has returns what there is, with the version it was sold. Raises
-    `NotFoundError`, `InvalidInputError` (overrides that make no sense, `currency_mismatch`) or `SubscribedError`.
+    Asking for the plan and overrides it has, or began with, returns what there is. Raises `NotFoundError`,
+    `InvalidInputError` (overrides that make no sense, `currency_mismatch`) or `SubscribedError`.
     """
-    tenant = await store.tenant(tenant_id, lock=True)
-    if tenant is None:
+    if await store.tenant(tenant_id, lock=True) is None:
         raise NotFoundError(f"no tenant {tenant_id!r}")
-    existing = await store.open_subscription(tenant_id)
-    if existing is not None:
-        if existing.plan_id == plan_id and existing.overrides == overrides:
-            return existing, False
-        raise SubscribedError(f"tenant {tenant_id!r} is on plan {existing.plan_id!r} since {existing.started_at}")
-    version = await store.newest_plan(plan_id)
-    if version is None:
-        raise NotFoundError(f"no plan {plan_id!r}: apply a catalogue that has it")
-    document = override_plan(version.document, overrides)
-    path = f"plans.{plan_id} (with overrides)" if overrides else ""
-    plan = parse_plan(plan_id, document, await store.meters(), path=path)
-    if plan.currency != tenant.currency:
-        reason = f"the plan is priced in {plan.currency}, the tenant pays in {tenant.currency}"
-        raise InvalidInputError([Fault("currency_mismatch", reason, "currency")])
-    subscription = start_subscription(tenant_id, plan_id, version.version, overrides, started_at)
-    await store.add_subscription(subscription)
-    await store.put_limits(tenant_id, plan.limits)
-    return subscription, True
+    for one in await store.subscriptions(tenant_id):
+        phases = one.timeline().phases
+        if not phases or (phases[-1].end is not None and phases[-1].end <= clock.now()):
+            continue
+        begun_with, last = one.start.held, phases[-1].held
+        if (plan_id, dict(overrides)) in [(held.plan_id, dict(held.overrides)) for held in (begun_with, last)]:
+            return one, False
+        since = format_instant(phases[-1].start)
+        raise SubscribedError(f"tenant {tenant_id!r} is on plan {last.plan_id!r} since {since}")
+    wanted = NewSubscription(tenant_id, plan_id, started_at, overrides=overrides)
+    outcome = await create_subscription(wanted, asked=asked or Asked("tenant add"), store=store, clock=clock)
+    return outcome.subscription, True

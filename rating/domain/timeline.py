@@ -33,12 +33,15 @@ class State(Enum):
     PAUSED = "paused"
 
 
+_NOT_PAUSABLE = {State.TRIAL: "in_trial", State.PAUSED: "already_paused"}
+
+
 class ChangeKind(Enum):
     """What a change does. Its payload (JSON; quantities are decimal strings) holds what is named here."""
 
-    # plan_id, plan_version, overrides
+    # plan_id, plan_version, overrides, and quantity if that changes too
     PLAN_CHANGED = "plan_changed"
-    # The same, made for many subscribers of an old version at once.
+    # plan_id, plan_version, overrides: made for many subscribers of an old version at once
     MIGRATED = "migrated"
     # quantity, and add_on (a plan_id) if it is that one's
     QUANTITY_CHANGED = "quantity_changed"
@@ -309,20 +312,23 @@ def _changed(held: Held, change: Change) -> Held | Fault:
     """Return what is held after a change that neither begins nor ends the subscription."""
     payload = change.payload
     match change.kind:
+        case ChangeKind.PLAN_CHANGED | ChangeKind.MIGRATED if held.add_on(payload["plan_id"]) is not None:
+            return Fault("add_on_exists", f"{payload['plan_id']!r} is held as an add-on", "plan")
         case ChangeKind.PLAN_CHANGED | ChangeKind.MIGRATED:
             return replace(
                 held,
                 plan_id=payload["plan_id"],
                 plan_version=payload["plan_version"],
                 overrides=payload.get("overrides", {}),
+                quantity=Decimal(payload["quantity"]) if "quantity" in payload else held.quantity,
             )
         case ChangeKind.QUANTITY_CHANGED if "add_on" in payload:
             return _with_add_on_quantity(held, payload["add_on"], Decimal(payload["quantity"]))
         case ChangeKind.QUANTITY_CHANGED:
             return replace(held, quantity=Decimal(payload["quantity"]))
         case ChangeKind.ADD_ON_ADDED:
-            if held.add_on(payload["plan_id"]) is not None:
-                return Fault("add_on_exists", f"add-on {payload['plan_id']!r} is held already", "add_on")
+            if held.plan_id == payload["plan_id"] or held.add_on(payload["plan_id"]) is not None:
+                return Fault("add_on_exists", f"{payload['plan_id']!r} is held already", "add_on")
             added = AddOn(payload["plan_id"], payload["plan_version"], Decimal(payload["quantity"]))
             return replace(held, add_ons=(*held.add_ons, added))
         case ChangeKind.ADD_ON_REMOVED:
@@ -335,7 +341,7 @@ def _changed(held: Held, change: Change) -> Held | Fault:
             return replace(held, state=State.ACTIVE)
         case ChangeKind.PAUSED:
             if held.state is not State.ACTIVE:
-                return Fault(f"already_{held.state.value}", f"only an active one is paused: {held.state.value}", "at")
+                return Fault(_NOT_PAUSABLE[held.state], f"only an active one is paused: {held.state.value}", "at")
             return replace(held, state=State.PAUSED)
         case ChangeKind.RESUMED:
             if held.state is not State.PAUSED:

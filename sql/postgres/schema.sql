@@ -159,7 +159,8 @@ CREATE TABLE subscriptions (
     request_key        text,
     request_sha256     text,
     FOREIGN KEY (plan_id, plan_version) REFERENCES plan_versions (plan_id, version),
-    CHECK (ended_at IS NULL OR ended_at > started_at),
+    -- Equal if it was cancelled before it began.
+    CHECK (ended_at IS NULL OR ended_at >= started_at),
     CONSTRAINT subscriptions_trial_check CHECK (trial_ends_at > started_at),
     CONSTRAINT subscriptions_request_check CHECK ((request_key IS NULL) = (request_sha256 IS NULL))
 );
@@ -225,7 +226,7 @@ FROM subscriptions s JOIN subscription_phases p USING (subscription_id) CROSS JO
 WHERE p.starts_at <= now() AND (p.ends_at IS NULL OR p.ends_at > now())
 UNION ALL
 SELECT s.tenant_id, s.subscription_id, s.plan_id, s.plan_version FROM subscriptions s
-WHERE (s.ended_at IS NULL OR s.ended_at > now())
+WHERE (s.ended_at IS NULL OR s.ended_at > greatest(now(), s.started_at))
 AND NOT EXISTS (SELECT FROM subscription_phases p WHERE p.subscription_id = s.subscription_id);
 
 -- How much a tenant may use of a meter in a month, and in which stretch of time that limit counts; the stretches follow

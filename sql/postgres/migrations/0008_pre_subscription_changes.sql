@@ -1,6 +1,9 @@
 -- Subscriptions change over time, and a tenant may have several.
 
 ALTER TABLE subscriptions
+    DROP CONSTRAINT subscriptions_check,
+    -- Equal if it was cancelled before it began.
+    ADD CONSTRAINT subscriptions_check CHECK (ended_at IS NULL OR ended_at >= started_at),
     ADD COLUMN quantity numeric NOT NULL DEFAULT 1 CHECK (quantity >= 0),
     ADD COLUMN add_ons jsonb NOT NULL DEFAULT '[]',
     ADD COLUMN trial_ends_at timestamptz,
@@ -76,22 +79,25 @@ FROM subscriptions s JOIN subscription_phases p USING (subscription_id) CROSS JO
 WHERE p.starts_at <= now() AND (p.ends_at IS NULL OR p.ends_at > now())
 UNION ALL
 SELECT s.tenant_id, s.subscription_id, s.plan_id, s.plan_version FROM subscriptions s
-WHERE (s.ended_at IS NULL OR s.ended_at > now())
+WHERE (s.ended_at IS NULL OR s.ended_at > greatest(now(), s.started_at))
 AND NOT EXISTS (SELECT FROM subscription_phases p WHERE p.subscription_id = s.subscription_id);
 
--- Limits get a stretch of time. The table keeps its rows under another name; its own name becomes a view of the present
+-- Limits get a stretch of time. The rows move to a table of another name; the name they had becomes a view of the present
 -- ones, through which programs from before go on reading and writing.
-ALTER TABLE quota_limits RENAME TO quota_limit_phases;
-ALTER TABLE quota_limit_phases RENAME CONSTRAINT quota_limits_tenant_id_fkey TO quota_limit_phases_tenant_id_fkey;
-ALTER TABLE quota_limit_phases RENAME CONSTRAINT quota_limits_meter_id_fkey TO quota_limit_phases_meter_id_fkey;
-ALTER TABLE quota_limit_phases
-    RENAME CONSTRAINT quota_limits_limit_quantity_check TO quota_limit_phases_limit_quantity_check;
-ALTER TABLE quota_limit_phases DROP CONSTRAINT quota_limits_pkey;
-ALTER TABLE quota_limit_phases
-    ADD COLUMN effective_from timestamptz NOT NULL DEFAULT '-infinity',
-    ADD COLUMN effective_until timestamptz NOT NULL DEFAULT 'infinity',
-    ADD PRIMARY KEY (tenant_id, meter_id, effective_from),
-    ADD CHECK (effective_from < effective_until);
+CREATE TABLE quota_limit_phases (
+    tenant_id          text NOT NULL REFERENCES tenants,
+    meter_id           text NOT NULL REFERENCES meters,
+    limit_quantity     numeric NOT NULL CHECK (limit_quantity >= 0),
+    hard               boolean NOT NULL,
+    unit               text NOT NULL,
+    effective_from     timestamptz NOT NULL DEFAULT '-infinity',
+    effective_until    timestamptz NOT NULL DEFAULT 'infinity',
+    PRIMARY KEY (tenant_id, meter_id, effective_from),
+    CHECK (effective_from < effective_until)
+);
+INSERT INTO quota_limit_phases (tenant_id, meter_id, limit_quantity, hard, unit)
+SELECT tenant_id, meter_id, limit_quantity, hard, unit FROM quota_limits;
+DROP TABLE quota_limits;
 
 -- The limits of this moment, where the live quota reads them.
 CREATE VIEW quota_limits AS
