@@ -17,6 +17,7 @@ from catalogues.adapters.postgres import PostgresCatalogueStore
 from catalogues.apply_catalogue import Applied, apply_catalogue, find_difference
 from catalogues.domain.difference import Difference
 from catalogues.domain.edition import Catalogue
+from catalogues.import_prices_command import import_prices
 from catalogues.load_catalogue import CatalogueFile, load_catalogue, read_files, shipped_files
 from catalogues.show_difference import date_text, difference_document, difference_text
 from core.clock import SystemClock
@@ -27,6 +28,7 @@ from runtime.postgres import create_pool
 from runtime.settings import Settings, load_settings
 
 app = typer.Typer(help="Meters, plans and prices, as YAML.", no_args_is_help=True)
+app.command("import-prices")(import_prices)
 Files = Annotated[
     list[Path] | None,
     typer.Argument(metavar="FILE...", help="Catalogue files; without any, those that ship.", show_default=False),

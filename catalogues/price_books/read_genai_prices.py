@@ -28,6 +28,8 @@ from catalogues.price_books.sheet import (
     Since,
     TimedPrices,
     Unexpressed,
+    check_selection,
+    is_name,
     sheet_of,
 )
 from core.errors import Fault, InvalidInputError
@@ -62,6 +64,7 @@ def read_genai_prices(document: Any, selection: Selection) -> PriceSheet:
     reader = _Reader()
     providers = reader.providers(document)
     faults = reader.faults
+    check_selection(selection, faults)
     for name in selection.providers:
         if name not in [provider_id for provider_id, _ in providers]:
             known = ", ".join(provider_id for provider_id, _ in providers)
@@ -127,7 +130,7 @@ class _Reader:
         for entry in entries:
             rule = entry.document.get("match")
             # A name that another model of the provider has as its id belongs to that one.
-            others = [name for name in literal_names(rule) if (entry.provider, name) not in ids]
+            others = [name for name in literal_names(rule) if is_name(name) and (entry.provider, name) not in ids]
             models += [self._model(entry, name) for name in dict.fromkeys([entry.model_id, *others])]
             if has_patterns(rule):
                 reason = f"{entry.model_id} also goes by names its rule does not list: name them with --model"
@@ -218,11 +221,11 @@ class _Reader:
 
     def _text(self, mapping: Any, key: str, path: str) -> str:
         value = mapping.get(key) if isinstance(mapping, dict) else None
-        if not isinstance(value, str) or not value.strip() or len(value) > 200 or not value.isprintable():
-            reason = f"expected 1 to 200 printable characters, got {repr(value)[:60]}"
-            self.faults.append(Fault("invalid_text", reason, f"{path}.{key}"))
-            return ""
-        return value
+        if isinstance(value, str) and is_name(value):
+            return value
+        reason = f"expected 1 to 200 printable characters, and not *, got {repr(value)[:60]}"
+        self.faults.append(Fault("invalid_text", reason, f"{path}.{key}"))
+        return ""
 
 
 def _read_constraint(constraint: Any) -> Since | Daily | None:

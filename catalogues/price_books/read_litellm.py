@@ -26,6 +26,8 @@ from catalogues.price_books.sheet import (
     Selection,
     TimedPrices,
     Unexpressed,
+    check_selection,
+    is_name,
     sheet_of,
 )
 from core.errors import Fault, InvalidInputError
@@ -78,6 +80,7 @@ def read_litellm(document: Any, selection: Selection) -> PriceSheet:
     """
     faults: list[Fault] = []
     unexpressed: list[Unexpressed] = []
+    check_selection(selection, faults)
     table = _table(document, faults)
     provider_of = {name: _provider(entry, name, faults) for name, entry in table.items()}
     for provider in selection.providers:
@@ -106,9 +109,13 @@ def _table(document: Any, faults: list[Fault]) -> dict[str, dict[str, Any]]:
     for name, entry in document.items():
         if name in _NOT_MODELS:
             continue
-        if not name.strip() or len(name) > 200 or not name.isprintable():
+        if not is_name(name):
             faults.append(
-                Fault("invalid_text", "a model's name is 1 to 200 printable characters", f"models.{name[:60]!r}")
+                Fault(
+                    "invalid_text",
+                    "a model's name is 1 to 200 printable characters, and not *",
+                    f"models.{name[:60]!r}",
+                )
             )
         elif not isinstance(entry, dict):
             faults.append(Fault("invalid_type", f"expected a mapping, got {repr(entry)[:60]}", f"models.{name}"))

@@ -8,6 +8,7 @@ from datetime import date, datetime, time
 from decimal import Decimal
 
 from catalogues.price_books.kinds import KINDS
+from core.errors import Fault
 
 # What a price depends on beside the model and the kind: (dimension, value) pairs sorted by dimension; () is the price
 # for every request that no other condition names.
@@ -98,6 +99,18 @@ class Selection:
 
 
 EVERYTHING = Selection()
+
+
+def is_name(value: object) -> bool:
+    """Tell whether a model may be called so: 1 to 200 printable characters, and not what stands for any model."""
+    return isinstance(value, str) and bool(value.strip()) and len(value) <= 200 and value.isprintable() and value != "*"
+
+
+def check_selection(selection: Selection, faults: list[Fault]) -> None:
+    """Note names (`invalid_text`) that no model can have."""
+    for name in selection.models:
+        if not is_name(name):
+            faults.append(Fault("invalid_text", f"no name of a model: {name[:60]!r}", "--model"))
 
 
 def sheet_of(models: Iterable[ModelPrices], unexpressed: Iterable[Unexpressed]) -> PriceSheet:
