@@ -12,6 +12,7 @@ from catalogues.domain.edition import Catalogue, Edition
 from catalogues.read_date import read_instant
 from catalogues.read_features import read_feature, read_given
 from catalogues.read_meter import read_meter
+from catalogues.yaml_places import place_faults
 from core.errors import Fault, InvalidInputError
 from core.meters import Meter
 from core.read_yaml import read_yaml
@@ -126,13 +127,7 @@ class _Document:
 
     def note(self, fault: Fault, faults: list[Fault]) -> None:
         """Add a fault with this file's name and the line of the nearest path that stands in it."""
-        path, line = fault.path, None
-        while line is None and path:
-            line = self._lines.get(path)
-            cut = max(path.rfind("."), path.rfind("["))
-            path = path[:cut] if cut > 0 else ""
-        place = f"{self._file}:{line or self._lines.get('', 1)}"
-        faults.append(Fault(fault.code, fault.reason, f"{place}: {fault.path}" if fault.path else place))
+        faults += place_faults([fault], self._file, self._lines)
 
     def read_meters(self, faults: list[Fault]) -> list[Meter]:
         """Read the file's meters, and report the faults of its outermost level."""

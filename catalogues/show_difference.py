@@ -98,7 +98,7 @@ def _rows(change: Change) -> Iterator[tuple[str, str, str, str]]:
         else:
             for one in fields:
                 at = one.path[1:] if one.path[0] == "charges" and len(one.path) > 1 else one.path
-                yield _sign(one), path_text(at), _move(one), _percent(one)
+                yield _sign(one), path_text(at), move_text(one), percent_text(one)
 
 
 def _owner(path: Path) -> Path:
@@ -131,7 +131,8 @@ def _sign(one: FieldChange) -> str:
     return "+" if one.before is None else "-" if one.after is None else "~"
 
 
-def _move(one: FieldChange) -> str:
+def move_text(one: FieldChange) -> str:
+    """Write what a leaf was and will be."""
     if one.before is None:
         return _show(one.after)
     if one.after is None:
@@ -139,8 +140,8 @@ def _move(one: FieldChange) -> str:
     return f"{_show(one.before)} → {_show(one.after)}"
 
 
-def _percent(one: FieldChange) -> str:
-    """Return by how much an amount rises or falls, "" for what is no amount or was nothing."""
+def percent_text(one: FieldChange) -> str:
+    """Write by how much an amount rises or falls, "" for what is no amount or was nothing."""
     if not any(word in step for step in one.path for word in _AMOUNTS) or None in (one.before, one.after):
         return ""
     try:
