@@ -131,6 +131,19 @@ def test_a_table_in_which_two_cells_tie_is_refused(matches: list[dict[str, str]]
         read_price(cells(*matches), THREE)
 
 
+def test_a_cell_between_the_two_and_their_crossing_decides() -> None:
+    tie = [{"a": "1", "b": "1"}, {"c": "1", "d": "1"}]
+    document = {"model": "matrix", "dimensions": ["a", "b", "c", "d"]}
+
+    def table(*matches: dict[str, str]) -> dict[str, Any]:
+        return {**document, "cells": [{"match": match, "unit_amount": str(at)} for at, match in enumerate(matches)]}
+
+    assert faults_of(table(*tie), ("a", "b", "c", "d")) == [("ambiguous_price", "cells[1].match")]
+    # Three of the four: it beats both wherever both match.
+    price = read_price(table(*tie, {"a": "1", "b": "1", "c": "1"}), ("a", "b", "c", "d"))
+    assert price.price_of((("a", "1"), ("b", "1"), ("c", "1"), ("d", "1"))) == 2  # type: ignore[attr-defined]
+
+
 def test_the_refusal_names_the_combination() -> None:
     with pytest.raises(InvalidInputError, match=r"model gpt4, region eu matches cells\[0\] just as well"):
         read_price({**MATRIX, "cells": CELLS[:2]})

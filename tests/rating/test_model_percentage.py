@@ -63,6 +63,11 @@ def test_each_event_is_raised_to_its_minimum_and_cut_to_its_maximum(amount: str,
     assert exact(BOUNDED, events(amount)) == expected
 
 
+def test_an_event_that_comes_to_its_bound_is_neither_raised_nor_cut() -> None:
+    price = {"model": "percentage", "percent": "1", "per_event_minimum": "1", "per_event_maximum": "5"}
+    assert exact(price, events("100", "500")) == {"percent": "6"}
+
+
 def test_bounds_are_of_the_event_not_of_the_sum() -> None:
     # 10 and 15 at 1 each; 100 is 3.20; 1000 and 2000 at 5 each: 2 + 3.20 + 10
     assert exact(BOUNDED, events("10", "100", "1000", "15", "2000")) == {

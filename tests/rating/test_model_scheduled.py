@@ -81,6 +81,22 @@ def test_zones_off_by_half_hours_have_their_own_borders() -> None:
     assert exact(document, at("2026-10-01T02:15:00Z")) == {"window-1": "0.3"}
 
 
+@pytest.mark.parametrize(
+    ("time", "expected"),
+    [
+        ("2026-10-01T08:14:59Z", {"other": "0"}),
+        ("2026-10-01T08:15:00Z", {"window-1": "1"}),
+        ("2026-10-01T08:44:59.999999Z", {"window-1": "1"}),
+        ("2026-10-01T08:45:00Z", {"other": "0"}),
+    ],
+)
+def test_windows_begin_on_quarter_hours_and_single_events_are_placed_exactly(
+    time: str, expected: dict[str, str]
+) -> None:
+    window = {"from": "08:15", "to": "08:45", "unit_amount": "1"}
+    assert exact({"model": "scheduled", "windows": [window], "unit_amount": "0"}, at(time)) == expected
+
+
 def test_without_a_zone_the_tenants_counts() -> None:
     document = {name: value for name, value in BERLIN.items() if name != "time_zone"}
     usage = at("2026-10-01T06:00:00Z")
