@@ -20,15 +20,17 @@ from streams.domain.quota_totals import Limits, PeriodKey, QuotaLimit, QuotaRule
 
 log = structlog.get_logger()
 _AWAY = (psycopg.Error, PoolTimeout, OSError)
-# The tenant's own entitlement, else its plan's, else the limit that its subscription wrote.
+# The tenant's own entitlement, else what was given to a plan it holds by hand, else what a version it holds gives (of
+# several the most), else the limit that its subscription wrote.
 _LIMITS = """
 WITH ranked AS (
     SELECT t.tenant_id, f.meter_id, e.limit_quantity, e.hard, e.period, t.billing_anchor_day,
            row_number() OVER (
-               PARTITION BY t.tenant_id, f.meter_id ORDER BY e.tenant_id IS NULL, e.entitlement_id) AS rank
+               PARTITION BY t.tenant_id, f.meter_id ORDER BY
+                   e.tenant_id IS NULL, e.plan_version IS NOT NULL, e.limit_quantity DESC, e.entitlement_id) AS rank
     FROM entitlements e
     JOIN features f ON f.feature_id = e.feature_id AND f.kind = 'metered'
-    LEFT JOIN subscriptions s ON s.plan_id = e.plan_id AND s.ended_at IS NULL
+    LEFT JOIN held_plans s ON s.plan_id = e.plan_id AND (e.plan_version IS NULL OR e.plan_version = s.plan_version)
     JOIN tenants t ON t.tenant_id = coalesce(e.tenant_id, s.tenant_id)
     WHERE e.period IN ('month', 'billing') AND e.limit_quantity IS NOT NULL
 ), own AS (SELECT * FROM ranked WHERE rank = 1)
