@@ -27,6 +27,8 @@ ADJUSTMENTS = (*BEFORE, *AFTER)
 # Stands for the meter of a price that stands alone.
 UNNAMED = Meter("", "", "", "sum", None, ())
 _BY_MONTHS = {interval.months: interval for interval in Interval}
+# Totals of these are the sums of the totals of any parts; an average is not.
+_TAKEN_APART = frozenset({"sum", "count"})
 
 
 TrialCovers = Literal["all", "fees"]
@@ -184,6 +186,7 @@ def _read_charge(
     meter = _read_meter(fields, schedule.basis, meters)
     # An unknown meter was already reported; its dimensions are not known, so every name passes.
     price = model.read(fields, meter.dimensions if meter and meters is not None else AnyDimensions())
+    _check_meter(fields, meter, price)
     schedule.check(price)
     adjustments = NO_ADJUSTMENTS
     if len(faults) == found_before:
@@ -222,6 +225,17 @@ def _read_meter(fields: Fields, basis: Basis, meters: Mapping[str, Meter] | None
     if meter_id and meter_id not in meters:
         fields.fault("meter", "unknown_meter", f"no meter is called {meter_id!r}")
     return meters.get(meter_id)
+
+
+def _check_meter(fields: Fields, meter: Meter | None, price: Price) -> None:
+    """Refuse a price that needs usage finer than the meter's totals can be taken apart."""
+    finer = price.grain is not Grain.TOTAL or len(price.split_by) > 1
+    if meter is not None and meter.aggregation not in _TAKEN_APART and finer:
+        reason = (
+            f"{meter.meter_id} is a meter of {meter.aggregation}: it has a total, and one for each value of one "
+            f"dimension, which do not add up from single events, hours or several dimensions"
+        )
+        fields.fault("meter", "contradiction", reason)
 
 
 class _Schedule:
