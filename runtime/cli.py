@@ -95,6 +95,7 @@ def _mount_stages() -> None:
     from subscriptions.commands import app as tenant_app
     from subscriptions.coupon_commands import app as coupon_app
     from subscriptions.credit_commands import app as credit_app
+    from subscriptions.subscription_commands import app as subscription_app
 
     for command in (stack.up, stack.down, stack.status, stack.logs):
         app.command()(command)
@@ -102,6 +103,7 @@ def _mount_stages() -> None:
     app.command()(rate)
     app.add_typer(catalogue_app, name="catalogue")
     app.add_typer(tenant_app, name="tenant")
+    app.add_typer(subscription_app, name="subscription")
     app.add_typer(invoice_app, name="invoice")
     app.add_typer(metering_app)
     app.command()(create_command(open_reconciler))
