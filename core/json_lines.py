@@ -53,7 +53,11 @@ def decode_line(line: bytes | None) -> Any:
 
 
 def _exact(text: str) -> Decimal:
-    number = Decimal(text) if len(text) <= _DIGITS_MAX else None
+    try:
+        number = Decimal(text) if len(text) <= _DIGITS_MAX else None
+    except ArithmeticError:
+        # An exponent that not even Decimal can hold.
+        number = None
     if number is None or (number and abs(number.adjusted()) > _DIGITS_MAX):
         _refuse("too_many_digits", f"a number has too many digits: {text[:40]}…")
     return number
