@@ -8,7 +8,7 @@ import pytest
 
 from core.errors import InvalidInputError
 from core.meters import Aggregation, Meter
-from rating.domain.plan import parse_plan
+from rating.domain.plan import Plan, parse_plan
 
 DIMENSIONS = ("model", "region")
 SCHEDULED = {
@@ -23,10 +23,10 @@ DYNAMIC = {"model": "dynamic", "amount_property": "cost"}
 TIERS = {"model": "volume", "tiers": [{"up_to": "inf", "unit_amount": "1"}]}
 
 
-def read(aggregation: Aggregation, price: dict[str, Any]) -> None:
+def read(aggregation: Aggregation, price: dict[str, Any]) -> Plan:
     meter = Meter("used", "unit", "test.used", aggregation, "value", DIMENSIONS)
     charges = [{"id": "used", "name": "Used", "meter": "used", **price}]
-    parse_plan("test", {"name": "Test", "currency": "USD", "charges": charges}, {"used": meter})
+    return parse_plan("test", {"name": "Test", "currency": "USD", "charges": charges}, {"used": meter})
 
 
 @pytest.mark.parametrize("aggregation", ["unique", "max", "min", "latest", "time_weighted", "average"])
@@ -53,4 +53,4 @@ def test_totals_that_do_not_add_up_are_not_taken_apart(aggregation: Aggregation,
     ],
 )
 def test_what_adds_up_or_is_asked_whole_is_priced(aggregation: Aggregation, price: dict[str, Any]) -> None:
-    read(aggregation, price)
+    assert read(aggregation, price).charges[0].price.model == price["model"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from core.errors import must_hold
 from rating.domain.fields import Fields
 from rating.domain.models.graduated import Graduated
 from rating.domain.models.volume import Volume
@@ -23,5 +24,6 @@ class Tiered(Price):
         return Volume.read(fields, dimensions) if mode == "volume" else Graduated.read(fields, dimensions)
 
     def rate(self, inputs: Inputs) -> Rated:
-        """Never called: no price of this class is ever read."""
-        raise NotImplementedError
+        """Stop the work: no price of this class is ever read."""
+        must_hold(False, "a tiered price is read as graduated or volume")
+        return Rated(())
