@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -12,6 +12,7 @@ from catalogues.domain.difference import ORDER, Change, Difference, FieldChange,
 from core.period import format_instant
 
 _VALUE_WIDTH_MAX = 44
+_TERMS_WIDTH_MAX = 88
 _AMOUNTS = ("amount", "percent", "included", "limit", "quantity", "capacity", "unit_amounts")
 
 
@@ -40,11 +41,14 @@ def difference_text(difference: Difference, *, is_done: bool) -> str:
     """
     lines: list[str] = []
     for edition in difference.editions:
-        sold = f", sold from {date_text(edition.effective_from)}" if edition.effective_from else ""
-        lines.append(f"catalogue {edition.catalogue}: version {edition.version}{sold}")
+        since = f", from {date_text(edition.effective_from)}" if edition.effective_from else ""
+        lines.append(f"catalogue {edition.catalogue}: version {edition.version}{since}")
+    was_block = True
     for change in difference.changes:
-        lines += ["", _headline(change)]
-        lines += _table(_rows(change))
+        is_block = change.kind == "plan" or not change.is_new
+        lines += ["", _headline(change)] if is_block or was_block else [_headline(change)]
+        lines += table_lines(_rows(change)) if is_block else []
+        was_block = is_block
     if difference.kept:
         kept = ", ".join(f"{plan_id} ({catalogue})" for catalogue, plan_id in difference.kept)
         lines += ["", f"no longer in the files, and kept as they are: {kept}"]
@@ -55,17 +59,16 @@ def difference_text(difference: Difference, *, is_done: bool) -> str:
 
 
 def date_text(instant: datetime) -> str:
-    """Write an instant for people: the date alone if it is a midnight of UTC."""
-    text = format_instant(instant)
-    return text.removesuffix("T00:00:00Z")
+    """Write an instant for people: to the second, the date alone if it is a midnight of UTC."""
+    return format_instant(instant.replace(microsecond=0)).removesuffix("T00:00:00Z")
 
 
 def path_text(path: Path) -> str:
-    """Write the way to a leaf: `llm.unit_amounts.gpt4`, `storage.tiers[1].up_to`, `llm.unit_amounts["gpt-3.5"]`."""
+    """Write the way to a leaf: `llm.unit_amounts.gpt4`, `storage.tiers[up_to 1000]`, `llm.unit_amounts["gpt-3.5"]`."""
     text = ""
     for step in path:
-        if step.startswith("[") and step.endswith("]"):
-            text += step
+        if step.startswith("["):
+            text += f"[{_item_name(step[1:-1])}]"
         elif "." in step:
             text += f'["{step}"]'
         else:
@@ -73,13 +76,31 @@ def path_text(path: Path) -> str:
     return text
 
 
+def _item_name(name: str) -> str:
+    """Write the name of a list's item: its place, or what tells it apart (`up_to 1000`, `region eu, class hot`)."""
+    if not name.startswith("{"):
+        return name
+    [(key, value)] = json.loads(name).items()
+    inner = value if isinstance(value, dict) else {key: value}
+    return " / ".join(f"{each} {_show(of)}" for each, of in inner.items())
+
+
 def _headline(change: Change) -> str:
     if change.kind != "plan":
-        return f"{change.kind} {change.name}: {'new' if change.is_new else 'changed'}"
+        return f"{change.kind} {change.name}: {_gist(change) if change.is_new else 'changed'}"
     sold = f", sold from {date_text(change.effective_from)}" if change.effective_from else ""
     if change.is_new:
         return f"plan {change.name}: new, version {change.version_after}{sold}"
     return f"plan {change.name}: version {change.version_before} → {change.version_after}{sold}"
+
+
+def _gist(change: Change) -> str:
+    """Return what a new meter counts, or what a new feature is, in a few words."""
+    said = {one.path[0]: one.after for one in change.fields}
+    if change.kind == "feature":
+        return f"new, {said['kind']}" + (f", counts {said['meter_id']}" if "meter_id" in said else "")
+    counted = f"{said['aggregation']} of {said['value_property']}" if said["value_property"] else "count"
+    return f"new, {counted} of {said['event_type']}, in {said['unit']}s"
 
 
 def _rows(change: Change) -> Iterator[tuple[str, str, str, str]]:
@@ -97,7 +118,7 @@ def _rows(change: Change) -> Iterator[tuple[str, str, str, str]]:
             yield "+", place or path_text(fields[0].path), _terms(owner, fields, is_new=True), ""
         else:
             for one in fields:
-                at = one.path[1:] if one.path[0] == "charges" and len(one.path) > 1 else one.path
+                at = one.path[1:] if one.path[0] == "charges" and one.path[-1] != ORDER else one.path
                 yield _sign(one), path_text(at), move_text(one), percent_text(one)
 
 
@@ -122,7 +143,7 @@ def _terms(owner: Path, fields: list[FieldChange], *, is_new: bool) -> str:
             continue
         if not inner or inner == ("model",):
             terms.insert(0, _show(value))
-        elif inner != ("name",):
+        elif inner not in (("name",), ("meter",)) or (inner == ("meter",) and value != owner[-1]):
             terms.append(f"{path_text(inner)} {_show(value)}")
     return ", ".join(terms)
 
@@ -155,15 +176,36 @@ def percent_text(one: FieldChange) -> str:
 
 
 def _show(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
+        text = ", ".join(value)
+    else:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _VALUE_WIDTH_MAX else text[: _VALUE_WIDTH_MAX - 1] + "…"
 
 
-def _table(rows: Iterator[tuple[str, str, str, str]]) -> list[str]:
+def table_lines(rows: Iterable[tuple[str, ...]]) -> list[str]:
+    """Return rows (place, what changes, by how much) as lines in columns; a long list of terms takes several lines."""
     found = list(rows)
-    width = max((len(place) for _, place, _, _ in found), default=0)
-    moved = max((len(move) for _, _, move, percent in found if percent), default=0)
-    return [f"  {sign} {place:<{width}}  {move:<{moved}}  {percent}".rstrip() for sign, place, move, percent in found]
+    width = max((len(row[-3]) for row in found), default=0)
+    moved = max((len(row[-2]) for row in found if row[-1]), default=0)
+    lines: list[str] = []
+    for *sign, place, move, percent in found:
+        first, *more = _wrapped(move)
+        start = " ".join([*sign, f"{place:<{width}}"])
+        lines.append(f"  {start}  {first:<{moved}}  {percent}".rstrip())
+        lines += [f"  {'':<{len(start)}}  {line}" for line in more]
+    return lines
+
+
+def _wrapped(terms: str) -> list[str]:
+    lines = [""]
+    for term in terms.split(", "):
+        if lines[-1] and len(lines[-1]) + len(term) > _TERMS_WIDTH_MAX:
+            lines[-1] += ","
+            lines.append(term)
+        else:
+            lines[-1] += f", {term}" if lines[-1] else term
+    return lines
 
 
 def _summary(difference: Difference, is_done: bool) -> str:

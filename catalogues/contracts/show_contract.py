@@ -9,7 +9,7 @@ from typing import Any
 from catalogues.contracts.ports import StoredContract
 from catalogues.contracts.succession import Steps
 from catalogues.domain.difference import FieldChange, compare_documents
-from catalogues.show_difference import date_text, move_text, path_text, percent_text
+from catalogues.show_difference import date_text, move_text, path_text, percent_text, table_lines
 from core.period import format_instant
 from rating.domain.contract import Contract
 from rating.domain.override_plan import override_plan
@@ -104,6 +104,4 @@ def _table(changes: Iterable[FieldChange]) -> list[str]:
         for one in changes
         if one.path[-1] != "(order)"
     ]
-    width = max((len(place) for place, _, _ in rows), default=0)
-    moved = max((len(move) for _, move, percent in rows if percent), default=0)
-    return [f"  {place:<{width}}  {move:<{moved}}  {percent}".rstrip() for place, move, percent in rows]
+    return table_lines(rows)

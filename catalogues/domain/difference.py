@@ -1,11 +1,11 @@
 """What applying a catalogue would change, price by price. Pure: the same for `diff`, which shows it, and `apply`.
 
-Documents are compared leaf by leaf. A leaf is named by the way to it; an item of a list is named by its `id` where it
-has one, so that a charge put in between moves no other.
+Documents are compared leaf by leaf, and a leaf is named by the way to it.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -21,6 +21,8 @@ from rating.domain.price import plain
 Path = tuple[str, ...]
 Kind = Literal["meter", "feature", "plan"]
 ORDER = "(order)"
+# What tells the items of a list apart, so that one put in between moves no other: charges, cells of a matrix, tiers.
+_NAMING = ("id", "match", "up_to")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,23 +109,32 @@ def compare_documents(before: Mapping[str, Any], after: Mapping[str, Any]) -> tu
 
 
 def leaves(document: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Yield every leaf with the way to it; an empty mapping or list is a leaf, too.
+    """Yield every leaf with the way to it; an empty mapping and a list of plain values are leaves, too.
 
-    The order of items that have ids is a leaf of its own, because the invoice shows charges in their order.
+    The order of items that have names is a leaf of its own, because the invoice shows charges in their order.
     """
     if isinstance(document, Mapping) and document:
         for name, value in document.items():
             yield from leaves(value, (*path, name))
-    elif isinstance(document, list) and document:
-        ids = [item["id"] for item in document if isinstance(item, Mapping) and isinstance(item.get("id"), str)]
-        named = len(set(ids)) == len(document)
-        for index, item in enumerate(document):
-            rest = {key: value for key, value in item.items() if key != "id"} if named else item
-            yield from leaves(rest, (*path, ids[index] if named else f"[{index}]"))
-        if named:
-            yield (*path, ORDER), ", ".join(ids)
+    elif isinstance(document, list) and any(isinstance(item, (list, Mapping)) for item in document):
+        key, names = _names_of(document)
+        for name, item in zip(names, document, strict=True):
+            rest = {inner: value for inner, value in item.items() if inner != key} if key else item
+            yield from leaves(rest, (*path, name))
+        if key:
+            yield (*path, ORDER), names
     else:
         yield path, document
+
+
+def _names_of(items: list[Any]) -> tuple[str, list[str]]:
+    """Return the field that tells the items of a list apart and their names by it; "" and their places if none does."""
+    for key in _NAMING:
+        values = [item[key] for item in items if isinstance(item, Mapping) and key in item]
+        names = [value if key == "id" else f"[{json.dumps({key: value}, sort_keys=True)}]" for value in values]
+        if len(values) == len(items) and all(isinstance(name, str) for name in names) and len(set(names)) == len(names):
+            return key, names
+    return "", [f"[{index}]" for index in range(len(items))]
 
 
 def given_document(given: tuple[Entitlement, ...]) -> dict[str, Any]:
@@ -167,7 +178,7 @@ def _shown(fields: tuple[FieldChange, ...]) -> tuple[FieldChange, ...]:
 
 
 def _only_membership(order: FieldChange) -> bool:
-    before, after = ((value or "").split(", ") for value in (order.before, order.after))
+    before, after = order.before or [], order.after or []
     return [one for one in before if one in after] == [one for one in after if one in before]
 
 

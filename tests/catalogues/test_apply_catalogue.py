@@ -155,7 +155,7 @@ async def test_all_that_a_meter_says_is_stored(shop: Shop) -> None:
     assert (await shop.apply(kind=kind, price=None)).meters == (shop.name,)
     assert (await shop.apply(kind=kind, price=None)).meters == (), "what was read back is what was stored"
     changed = await shop.apply(kind=kind.replace("9.5", "9"), price=None)
-    assert [field.path for field in changed.difference.changes[0].fields] == [("filters", "[0]", "values", "[0]")]
+    assert [field.path for field in changed.difference.changes[0].fields] == [("filters", "[0]", "values")]
 
 
 @pytest.mark.parametrize("table", ["usage_rollups", "usage_samples"])

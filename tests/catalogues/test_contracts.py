@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -98,11 +99,11 @@ class Office:
 
 
 @pytest.fixture(params=KINDS)
-async def office(request: pytest.FixtureRequest) -> Office:
+def office(request: pytest.FixtureRequest) -> Office:
     if request.param == "memory":
         return Office(None)
     settings: Settings = request.getfixturevalue("settings")
-    await apply_files(settings, shipped_files())
+    asyncio.run(apply_files(settings, shipped_files()))
     return Office(settings)
 
 

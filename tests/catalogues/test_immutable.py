@@ -64,8 +64,9 @@ plans: {{{name}: {{name: P, currency: USD, features: {{{name}: true}}, charges: 
             " VALUES (%(me)s, 'T', 't@example.com', 'US', 'USD', now())"
         )
         book.run(
-            "INSERT INTO contracts (contract_id, version, tenant_id, plan_id, valid_from, valid_until, document, digest,"
-            " overrides, created_at) VALUES (%(me)s, 1, %(me)s, %(me)s, '2026-01-01', '2027-01-01', '{}', '', '{}', now())"
+            "INSERT INTO contracts (contract_id, version, tenant_id, plan_id, valid_from, valid_until, document,"
+            " digest, overrides, created_at)"
+            " VALUES (%(me)s, 1, %(me)s, %(me)s, '2026-01-01', '2027-01-01', '{}', '', '{}', now())"
         )
         yield book
 
