@@ -33,7 +33,9 @@ from tests.rating.price_generators import (
 )
 from tests.rating.priced import rate_price
 
-few = settings(max_examples=30)
+# For each model: laws over all of them together with adjustments are in test_laws_of_all_models.py.
+few = settings(max_examples=20)
+some = settings(max_examples=50)
 # A division that has no end keeps 60 digits; sums of such are compared to what that leaves.
 CLOSE = Decimal("1e-20")
 
@@ -199,7 +201,7 @@ def test_usage_of_two_parts_of_a_period_adds_up(model: str) -> None:
     law()
 
 
-@few
+@some
 @given(tiers(), quantities)
 def test_graduated_is_the_sum_over_its_tiers(cut: list[Document], quantity: Decimal) -> None:
     # Worked out apart: the quantity is poured from tier to tier.
@@ -214,7 +216,7 @@ def test_graduated_is_the_sum_over_its_tiers(cut: list[Document], quantity: Deci
     assert Fraction(total(rate_price({"model": "graduated", "tiers": cut}, of_quantity(quantity)))) == expected
 
 
-@few
+@some
 @given(tiers(), quantities)
 def test_volume_is_the_whole_at_the_price_of_one_tier(cut: list[Document], quantity: Decimal) -> None:
     tier = next(tier for tier in cut if tier["up_to"] == "inf" or quantity <= Decimal(tier["up_to"]))
@@ -222,7 +224,7 @@ def test_volume_is_the_whole_at_the_price_of_one_tier(cut: list[Document], quant
     assert total(rate_price({"model": "volume", "tiers": cut}, of_quantity(quantity))) == (expected if quantity else 0)
 
 
-@few
+@some
 @given(tiers(), quantities)
 def test_with_falling_prices_volume_is_never_dearer_than_graduated(cut: list[Document], quantity: Decimal) -> None:
     rates = sorted((Decimal(tier.get("unit_amount", "0")) for tier in cut), reverse=True)
@@ -244,7 +246,7 @@ def without_end(cut: list[Document]) -> Document:
     return {"unit_amount": cut[0]["unit_amount"]}
 
 
-@few
+@some
 @given(amounts, usages("matrix"))
 def test_a_price_that_is_the_same_everywhere_is_a_price_per_unit(amount: str, used: tuple[UsageEntry, ...]) -> None:
     week = [{"days": ["sun"], "from": "12:00", "to": "12:15", "unit_amount": amount}]
@@ -265,7 +267,7 @@ def test_a_price_that_is_the_same_everywhere_is_a_price_per_unit(amount: str, us
         assert total(rate_entries(read_price(document), used)) == expected, document["model"]
 
 
-@few
+@some
 @given(decimals(0, 120, 3), amounts, amounts, quantities)
 def test_reserved_is_a_fee_and_an_included_quantity(capacity: Decimal, fee: str, unit: str, quantity: Decimal) -> None:
     reserved = {"model": "reserved", "capacity": plain(capacity), "flat_amount": fee, "unit_amount": unit}
@@ -274,7 +276,7 @@ def test_reserved_is_a_fee_and_an_included_quantity(capacity: Decimal, fee: str,
     assert total(rate_price(reserved, inputs)) == total(rate_price(included, inputs)) + Decimal(fee)
 
 
-@few
+@some
 @given(prices("package"), quantities)
 def test_packages_are_just_enough(document: Document, quantity: Decimal) -> None:
     parts = {part.key: part for part in rate_price(document, of_quantity(quantity)).parts}
@@ -285,7 +287,7 @@ def test_packages_are_just_enough(document: Document, quantity: Decimal) -> None
     assert packages == 0 or (packages - 1) * size < quantity - free
 
 
-@few
+@some
 @given(prices("percentage"), usages("percentage"))
 def test_each_event_costs_what_its_bounds_allow(document: Document, used: tuple[UsageEntry, ...]) -> None:
     charged = [entry for entry in used if entry.quantity]
@@ -296,7 +298,7 @@ def test_each_event_costs_what_its_bounds_allow(document: Document, used: tuple[
         assert found >= len(charged) * Decimal(document["per_event_minimum"])
 
 
-@few
+@some
 @given(prices("percentage"), usages("percentage"))
 def test_a_percentage_is_the_sum_of_its_events(document: Document, used: tuple[UsageEntry, ...]) -> None:
     # Worked out apart, event by event.
@@ -319,7 +321,7 @@ def test_a_percentage_is_the_sum_of_its_events(document: Document, used: tuple[U
     assert Fraction(total(rate_price(document, list(used)))) == expected
 
 
-@few
+@some
 @given(prices("scheduled"), usages("scheduled"), st.fractions(0, 1, max_denominator=8))
 def test_splitting_a_quarter_hour_changes_nothing(
     document: Document, used: tuple[UsageEntry, ...], share: Fraction
@@ -331,7 +333,7 @@ def test_splitting_a_quarter_hour_changes_nothing(
     assert total(rate_price(document, split)) == total(rate_price(document, list(used)))
 
 
-@few
+@some
 @given(prices("matrix"), usages("matrix"))
 def test_a_matrix_prices_each_combination_as_if_alone(document: Document, used: tuple[UsageEntry, ...]) -> None:
     price = read_price(document)

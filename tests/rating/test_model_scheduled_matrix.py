@@ -120,9 +120,10 @@ def test_one_entry_at_a_time_adds_up_to_all_of_them(document: dict[str, Any], en
     price = read_price(document)
     whole = price.rate(inputs_of(entries))
     alone = [price.rate(inputs_of([entry])) for entry in entries]
-    assert sum(part.exact_amount for rated in alone for part in rated.parts) == sum(
-        part.exact_amount for part in whole.parts
-    )
+    apart = sum((part.exact_amount for rated in alone for part in rated.parts), Decimal(0))
+    together = sum((part.exact_amount for part in whole.parts), Decimal(0))
+    # A price for three units has no end in decimals: 60 digits are kept of each part.
+    assert abs(apart - together) <= Decimal("1e-20")
     names = [(part.key, part.dimensions) for part in whole.parts]
     assert len(set(names)) == len(names)
 
