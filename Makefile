@@ -40,8 +40,9 @@ check: $(STAMP) ## Lint, types, import rules
 format: $(STAMP) ## Format the code
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-bench: $(STAMP) $(RIVALS) ## Measure the meter worker beside its rivals, in one run, as ratios
+bench: $(STAMP) $(RIVALS) ## Measure the meter worker beside its rivals, in one run, as ratios; then rating
 	@$(BIN)/python -m benchmarks.meter_worker
+	@$(BIN)/python -m benchmarks.rating
 
 $(RIVALS): benchmarks/rivals/requirements.lock
 	@printf '==> installing the rivals into .venv-rivals\n'

@@ -30,19 +30,22 @@ def rate_list(charges: Sequence[Charge], currency: str, used: Used, extent: Exte
     lines: list[RatedLine] = []
     unpriced: list[UsageRow] = []
     for charge in charges:
-        if charge.basis is Basis.MINIMUM:
+        if charge.basis is Basis.MINIMUM or (not extent.closing and _waits(charge)):
             continue
         meter_id = charge.meter.meter_id if charge.meter else ""
         usage = used.get(meter_id, _NOTHING) if charge.meter else _NOTHING
         charged, missing = rate_charge(charge, currency, usage.totals, usage.entries, extent)
-        if not extent.closing and charge.interval is not None and not charge.in_advance:
-            charged = [line for line in charged if line.kind not in ("fixed", "licensed")]
         lines += charged
         for dimensions, quantity in missing:
             refuse_negative(quantity, f"{charge.charge_id} without a price")
             unpriced.append(UsageRow(meter_id, dimensions, quantity))
     lines += rate_bounds(charges, currency, lines, extent)
     return Rating(currency, tuple(lines), tuple(unpriced))
+
+
+def _waits(charge: Charge) -> bool:
+    """Tell whether a charge is a fee for the period that is due when it has ended."""
+    return charge.basis in (Basis.FIXED, Basis.LICENSED) and charge.interval is not None and not charge.in_advance
 
 
 def join_used(slices: Iterable[Used]) -> dict[str, MeterUsage]:

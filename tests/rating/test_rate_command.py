@@ -93,12 +93,12 @@ def test_phases_bill_differences_and_leave_what_is_due_at_the_end_to_the_last() 
 def test_fees_in_arrears_wait_for_the_last_phase() -> None:
     charges = [
         {"id": "ahead", "model": "flat", "flat_amount": "10", "bill": "in_advance"},
-        {"id": "after", "model": "flat", "flat_amount": "7"},
+        {"id": "after", "model": "flat", "flat_amount": "7", "discount": {"percent_off": "10"}},
         {"id": "calls", **PER_UNIT},
     ]
     answered = answer(price=None, charges=charges, usage={"phases": [{"quantity": "20"}, {"quantity": "20"}]})
     assert [(line["phase"], line["charge"]) for line in answered["lines"]] == [
-        (1, "ahead"), (1, "calls"), (2, "after"), (2, "calls"),
+        (1, "ahead"), (1, "calls"), (2, "after"), (2, "after"), (2, "calls"),
     ]  # fmt: skip
 
 
