@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 from rating.domain.plan import Plan, QuotaLimit
@@ -30,7 +31,7 @@ def limit_phases(timelines: Sequence[Timeline], plan_of: PlanOf) -> list[LimitPh
     """
     phases = [phase for timeline in timelines for phase in timeline.phases]
     edges = sorted({edge for phase in phases for edge in (phase.start, phase.end) if edge is not None})
-    stretches = list(zip(edges, [*edges[1:], None], strict=True))
+    stretches = [*pairwise(edges), *((edge, None) for edge in edges[-1:])]
     found: list[LimitPhase] = []
     limits: list[QuotaLimit] = []
     for start, end in stretches:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from core.errors import must_hold
 from core.meters import Meter
@@ -35,6 +36,12 @@ class MemoryStore:
     def sell(self, plan: Plan, since: datetime | None = None) -> None:
         versions = self._plans.setdefault(plan.plan_id, [])
         versions.append((PlanVersion(plan.plan_id, len(versions) + 1, plan.document), since))
+
+    def snapshot(self) -> tuple[Any, ...]:
+        return tuple(dict(one) for one in (self._tenants, self._subscriptions, self.limits, self.phases))
+
+    def restore(self, kept: tuple[Any, ...]) -> None:
+        self._tenants, self._subscriptions, self.limits, self.phases = kept
 
     async def tenant(self, tenant_id: str, *, lock: bool = False) -> Tenant | None:
         return self._tenants.get(tenant_id)
