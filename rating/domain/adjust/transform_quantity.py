@@ -48,7 +48,7 @@ class TransformQuantity:
 
     def unit(self, unit: str) -> str:
         """Return the name of the price's unit."""
-        return f"{self.divide_by:,} {unit}".strip()
+        return f"{self.divide_by:,} {unit or 'units'}"
 
     def _convert(self, quantity: Decimal) -> Decimal:
         if self.rounding is None:
