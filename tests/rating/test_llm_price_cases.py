@@ -1,7 +1,7 @@
 """509 usage bodies of six providers, priced by our engine under a book imported from the table they were priced with.
 
 The cases are genai-prices' own: provider's body, the prices that project computes for 2025-11-06T12:00Z. We import its
-table, read the body by the provider's rules, and rate each kind of token like any other usage.
+table, make an event of the body by the provider's rules, meter the event by the book's meters, and rate what they say.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import gzip
 import json
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -18,10 +19,14 @@ import pytest
 
 from catalogues.import_price_book import PriceFormat, import_price_book
 from catalogues.load_catalogue import CatalogueFile, load_catalogue
+from catalogues.price_books.kinds import EVENT_TYPE
 from catalogues.price_books.sheet import Selection
+from core.meters import Registry
+from core.quantity import UNIT, unscale
+from core.usage_event import IngestLimits, UsageEvent, parse_event
 from rating.domain.models.matrix import Matrix
 from rating.domain.models.scheduled_matrix import ScheduledMatrix
-from rating.domain.plan import Charge, Plan
+from rating.domain.plan import Charge
 from rating.domain.price import Grain, UsageEntry
 from rating.rate_charges import rate_charge
 from tests.rating.llm_bodies import read_body
@@ -33,6 +38,14 @@ PRICED_AT = datetime(2025, 11, 6, 12, tzinfo=UTC)
 Prices = dict[str, Decimal]
 
 
+@dataclass(frozen=True)
+class Book:
+    """An imported book: its meters as events are judged by them, its charges by meter."""
+
+    registry: Registry
+    charges: dict[str, Charge]
+
+
 @pytest.fixture(scope="module")
 def cases() -> list[dict[str, Any]]:
     path = SHARED_DATA / "llm" / "genai_usage_price_cases.json.gz"
@@ -41,20 +54,22 @@ def cases() -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def books(cases: list[dict[str, Any]]) -> dict[str, Plan]:
+def books(cases: list[dict[str, Any]]) -> dict[str, Book]:
     """One imported book for each provider, with the models of the cases under the names the bodies use."""
     table = (SHARED_DATA / "prices" / "genai_prices_native.json.gz").read_bytes()
-    plans = {}
+    found = {}
     for provider in sorted({case["provider"] for case in cases}):
         names = sorted({case["model"] for case in cases if case["provider"] == provider})
         book = import_price_book(table, PriceFormat.GENAI_PRICES, Selection((provider,), tuple(names)))
         assert book.unexpressed == ()
-        ((_, plan),) = load_catalogue([CatalogueFile("book.yaml", book.content)]).plans
-        plans[provider] = plan
-    return plans
+        catalogue = load_catalogue([CatalogueFile("book.yaml", book.content)])
+        ((_, plan),) = catalogue.plans
+        charges = {charge.charge_id: charge for charge in plan.charges}
+        found[provider] = Book(Registry.of(["acme"], catalogue.meters), charges)
+    return found
 
 
-def test_every_case_comes_to_the_expected_price_exactly(cases: list[dict[str, Any]], books: dict[str, Plan]) -> None:
+def test_every_case_comes_to_the_expected_price_exactly(cases: list[dict[str, Any]], books: dict[str, Book]) -> None:
     differences = {}
     for case in cases:
         found, expected = price_case(case, books[case["provider"]]), expected_prices(case)
@@ -64,7 +79,7 @@ def test_every_case_comes_to_the_expected_price_exactly(cases: list[dict[str, An
     assert len(cases) == 509
 
 
-def test_the_cases_reach_what_is_hard(cases: list[dict[str, Any]], books: dict[str, Plan]) -> None:
+def test_the_cases_reach_what_is_hard(cases: list[dict[str, Any]], books: dict[str, Book]) -> None:
     """Otherwise 509 exact prices would say little."""
     kinds: Counter[str] = Counter()
     contexts: Counter[str] = Counter()
@@ -85,32 +100,39 @@ def test_the_cases_reach_what_is_hard(cases: list[dict[str, Any]], books: dict[s
     assert contexts == {"": 507, "above_200000": 2}
 
 
-def price_case(case: Mapping[str, Any], book: Plan) -> Prices:
-    """Rate a case's usage charge by charge; exact amounts, for a single request is far below a cent."""
+def price_case(case: Mapping[str, Any], book: Book) -> Prices:
+    """Meter a case's event and rate each kind; exact amounts, for a single request is far below a cent."""
     usage, total_input = read_body(case["provider"], case["api_flavor"], case["provider_body"])
-    data = {"model": case["model"], "context": context_of(book, case["model"], total_input)}
+    data = {"model": case["model"], "context": context_of(book, case["model"], total_input), **usage}
+    event = parse_event(
+        event_of(case["case_id"], data), book.registry, IngestLimits(), int(PRICED_AT.timestamp()) * 1_000_000
+    )
+    assert isinstance(event, UsageEvent), event
     amounts = {"input": Decimal(0), "output": Decimal(0), "total": Decimal(0)}
-    for charge in book.charges:
-        assert charge.meter is not None
-        quantity = usage.get(charge.meter.value_property or "", 0)
-        assert quantity >= 0, f"{case['case_id']}: {charge.meter.value_property} is {quantity}"
-        if not quantity:
-            continue
-        amount = rate_one(charge, Decimal(quantity), data)
+    metered = 0
+    for meter_id, values, scaled in event.measures:
+        charge = book.charges[meter_id]
+        amount = rate_one(charge, unscale(scaled), values)
+        metered += scaled // UNIT
         amounts["total"] += amount
-        if charge.meter.unit == "token":
+        if charge.meter is not None and charge.meter.unit == "token":
             amounts["output" if is_output(charge) else "input"] += amount
-    reported = {charge.meter.value_property for charge in book.charges if charge.meter}
-    assert {name for name, quantity in usage.items() if quantity} <= reported, "usage that no meter counts"
+    assert metered == sum(usage.values()), "every token is metered, and by one meter"
     return amounts
 
 
-def rate_one(charge: Charge, quantity: Decimal, data: Mapping[str, str]) -> Decimal:
+def event_of(event_id: str, data: Mapping[str, Any]) -> bytes:
+    event = {"specversion": "1.0", "id": event_id, "source": "cases", "subject": "acme", "type": EVENT_TYPE}
+    return json.dumps(event | {"time": PRICED_AT.isoformat(), "data": data}).encode()
+
+
+def rate_one(charge: Charge, quantity: Decimal, values: tuple[str, ...]) -> Decimal:
     assert charge.meter is not None
-    dimensions = tuple(sorted((name, data[name]) for name in charge.meter.dimensions if data.get(name)))
+    named = sorted(zip(charge.meter.dimensions, values, strict=True))
+    dimensions = tuple((name, value) for name, value in named if value)
     entries = [UsageEntry(PRICED_AT, quantity, dimensions)] if charge.price.grain is Grain.SLOT else []
     lines, unpriced = rate_charge(charge, "USD", {dimensions: quantity}, entries)
-    assert list(unpriced) == []
+    assert [row for row in unpriced if row[1]] == []
     return sum((line.exact_amount for line in lines), Decimal(0))
 
 
@@ -118,10 +140,10 @@ def is_output(charge: Charge) -> bool:
     return charge.charge_id in ("llm_output_tokens", "llm_reasoning_tokens") or "_output_" in charge.charge_id
 
 
-def context_of(book: Plan, model: str, total_input: int) -> str:
+def context_of(book: Book, model: str, total_input: int) -> str:
     """Return what a producer reports: the highest bound the book knows for the model that the request is above."""
     above = [0]
-    for charge in book.charges:
+    for charge in book.charges.values():
         matrix = charge.price.matrix if isinstance(charge.price, ScheduledMatrix) else charge.price
         assert isinstance(matrix, Matrix)
         for pattern in matrix.cells:
