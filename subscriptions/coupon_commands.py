@@ -30,6 +30,7 @@ T = TypeVar("T")
 app = typer.Typer(help="Coupons: percentages and amounts off, and who redeemed them.", no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 CouponId = Annotated[str, typer.Argument(metavar="COUPON", help="The coupon's id, such as WELCOME20.")]
+_HEADINGS = ("coupon", "v", "takes off", "of", "prio", "redeemed", "from", "until", "status")
 TenantId = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant.")]
 SubscriptionId = Annotated[
     str | None, typer.Option("--subscription", help="Which subscription; the tenant's only open one if not given.")
@@ -108,11 +109,7 @@ def list_coupons(
     if not found:
         typer.echo("no coupons")
         return
-    show_table(
-        ["coupon", "v", "takes off", "of", "order", "redeemed", "valid", "status"],
-        [_row(each, now) for each in found],
-        right=("v", "order", "redeemed"),
-    )
+    show_table(_HEADINGS, [_row(each, now) for each in found], right=("v", "prio", "redeemed"), folded=("of",))
 
 
 @app.command()
@@ -131,11 +128,7 @@ def show(coupon_id: CouponId, as_json: AsJson = False) -> None:
             json.dumps({"versions": versions, "redemptions": [describe_redemption(each) for each in redemptions]})
         )
         return
-    show_table(
-        ["coupon", "v", "takes off", "of", "order", "redeemed", "valid", "status"],
-        [_row(each, now) for each in found],
-        right=("v", "order", "redeemed"),
-    )
+    show_table(_HEADINGS, [_row(each, now) for each in found], right=("v", "prio", "redeemed"), folded=("of",))
     if redemptions:
         show_table(
             ["tenant", "subscription", "v", "redeemed", "counts from", "removed"],
@@ -277,9 +270,10 @@ def _row(offered: OfferedCoupon, now: datetime) -> tuple[str, ...]:
         str(coupon.version),
         _terms(coupon),
         _limits(coupon),
-        str(coupon.priority) + (", alone" if coupon.exclusive else ""),
+        str(coupon.priority) + (" alone" if coupon.exclusive else ""),
         "-" if coupon.automatic else f"{offered.redeemed}{most}",
-        _when(coupon.valid_from) + (f" to {_when(coupon.valid_until)}" if coupon.valid_until else " on"),
+        _when(coupon.valid_from),
+        _when(coupon.valid_until),
         _status(offered, now),
     )
 

@@ -17,7 +17,7 @@ from core.clock import SystemClock
 from core.errors import NotFoundError
 from core.period import format_instant
 from rating.adapters.postgres_credits import PostgresCreditLedger
-from rating.domain.credit import Credit, CreditEntry, CreditGrant
+from rating.domain.credit import RAISING, Credit, CreditEntry, CreditGrant
 from rating.domain.net_lines import sum_of
 from runtime.postgres import create_pool
 from runtime.settings import Settings, load_settings
@@ -114,9 +114,10 @@ def balance(tenant_id: TenantId, as_of: AsOf = None, as_json: AsJson = False) ->
         typer.echo(f"{tenant_id}: no credits")
         return
     show_table(
-        ["credit", "kind", "granted", "left", "", "order", "in effect", "for", "status", "reason"],
+        ["credit", "kind", "granted", "left", "prio", "from", "until", "status", "for"],
         [_credit_row(credit, at) for credit in credits],
-        right=("granted", "left", "order"),
+        right=("granted", "left", "prio"),
+        folded=("for",),
     )
     for currency, own in totals.items():
         left, usable = sum_of(credit.balance for credit in own), sum_of(credit.available(at) for credit in own)
@@ -139,24 +140,10 @@ def history(tenant_id: TenantId, as_of: AsOf = None, as_json: AsJson = False) ->
         typer.echo(f"{tenant_id}: no entries")
         return
     show_table(
-        ["written", "credit", "no.", "what", "amount", "left", "", "debit", "credit account", "cause", "reason"],
-        [
-            (
-                entry.recorded_at.strftime("%Y-%m-%d %H:%M:%S"),
-                entry.grant_id,
-                str(entry.number),
-                entry.kind.value,
-                f"{entry.amount:+f}",
-                f"{entry.balance_after:f}",
-                entry.currency,
-                entry.debit.value,
-                entry.credit.value,
-                entry.reference,
-                entry.reason,
-            )
-            for entry in entries
-        ],
-        right=("no.", "amount", "left"),
+        ["written", "credit", "what", "amount", "left", "", "against", "cause"],
+        [_entry_row(entry) for entry in entries],
+        right=("amount", "left"),
+        folded=("cause",),
     )
 
 
@@ -315,13 +302,27 @@ def _credit_row(credit: Credit, at: datetime) -> tuple[str, ...]:
         grant.grant_id,
         grant.kind.value,
         f"{grant.amount:f}",
-        f"{credit.balance:f}",
-        grant.currency,
+        f"{credit.balance:f} {grant.currency}",
         str(grant.priority),
-        _when(grant.effective_at) + (" on" if grant.expires_at is None else f" to {_when(grant.expires_at)}"),
-        "; ".join(limits) or "everything",
+        _when(grant.effective_at),
+        "" if grant.expires_at is None else _when(grant.expires_at),
         _status(credit, at),
-        grant.reason,
+        ": ".join(text for text in ("; ".join(limits) or "everything", grant.reason) if text),
+    )
+
+
+def _entry_row(entry: CreditEntry) -> tuple[str, ...]:
+    # One side of every entry is the liability; the other is what tells entries apart.
+    against = entry.debit if entry.kind in RAISING else entry.credit
+    return (
+        _when(entry.recorded_at),
+        entry.grant_id,
+        entry.kind.value,
+        f"{entry.amount:+f}",
+        f"{entry.balance_after:f}",
+        entry.currency,
+        against.value,
+        ": ".join(text for text in (entry.reference, entry.reason) if text),
     )
 
 
