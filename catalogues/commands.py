@@ -154,10 +154,13 @@ def _catalogue_document(catalogue: Catalogue) -> dict[str, Any]:
 
 
 def _refuse(faults: Sequence[Fault], files: Sequence[str], *, as_json: bool) -> NoReturn:
+    placed = [(_fault_document(fault, files), fault) for fault in faults]
+    # As they stand in the files, whatever order they were found in.
+    placed.sort(key=lambda one: (one[0]["file"], one[0]["line"] or 0))
     if as_json:
-        typer.echo(json.dumps({"faults": [_fault_document(fault, files) for fault in faults]}))
+        typer.echo(json.dumps({"faults": [document for document, _ in placed]}))
     else:
-        for fault in faults:
+        for _, fault in placed:
             sys.stderr.write(f"refused: {fault}\n")
         sys.stderr.write(f"{len(faults)} fault{'' if len(faults) == 1 else 's'}: nothing of it can be applied\n")
     raise typer.Exit(1)

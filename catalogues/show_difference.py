@@ -218,7 +218,7 @@ def _summary(difference: Difference, is_done: bool) -> str:
             number = sum(change.is_new == is_new for change in of_kind)
             if number:
                 counts.append(f"{number} {word} {kind}{'s' if number > 1 else ''}")
-    done = "stored" if is_done else "would be stored"
+    done = "stored" if is_done else "would change if it were not refused" if difference.refused else "would be stored"
     return f"{', '.join(counts) or 'no meter, feature or plan'} {done}; {difference.unchanged} as before"
 
 

@@ -90,6 +90,7 @@ def _mount_stages() -> None:
     from quotas.commands import entitlement_app, grant_app
     from rating.commands import rate
     from runtime.demo.command import demo
+    from runtime.processes import contracts
     from runtime.processes.reconcile import open_reconciler
     from runtime.stack import commands as stack
     from subscriptions.commands import app as tenant_app
@@ -102,6 +103,7 @@ def _mount_stages() -> None:
     app.command()(demo)
     app.command()(rate)
     app.add_typer(catalogue_app, name="catalogue")
+    app.add_typer(contracts.create_app(), name="contract")
     app.add_typer(tenant_app, name="tenant")
     app.add_typer(subscription_app, name="subscription")
     app.add_typer(invoice_app, name="invoice")

@@ -39,7 +39,7 @@ AfterChange = Callable[[Connection, str, datetime], Awaitable[None]]
 
 
 def create_contract_app(after_change: AfterChange | None = None) -> typer.Typer:
-    """Return the command; `after_change` is called with the connection, the tenant and now for each changed tenant."""
+    """Return the command; `after_change` gets the connection, each changed tenant, and since when it changed."""
     app = typer.Typer(help="Tenants' own prices and terms for a plan, as YAML.", no_args_is_help=True)
 
     @app.command()
@@ -117,9 +117,11 @@ async def add_files(
                 faults += place_faults(refused.faults, file.name, lines)
         if faults:
             raise InvalidInputError(faults)
-        for tenant_id in sorted({one.stored.contract.tenant_id for one in done if one.outcome != "as_before"}):
+        changed = [one.stored.contract for one in done if one.outcome != "as_before"]
+        for tenant_id in sorted({one.tenant_id for one in changed}):
             if after_change is not None:
-                await after_change(connection, tenant_id, now)
+                since = min(one.valid_from for one in changed if one.tenant_id == tenant_id)
+                await after_change(connection, tenant_id, since)
         return done
 
 
