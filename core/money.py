@@ -11,7 +11,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from core.errors import Fault, InvalidInputError, must_hold
 
 # ISO 4217, list one (amendment of January 2026): all current codes that have a minor unit, by its decimal places. Codes
-# without one (gold XAU, no currency XXX, ...) and withdrawn ones are not here and refused, never guessed. Not CLDR's
+# without one (XAU is gold, XXX no currency) and withdrawn ones are not here and refused, never guessed. Not CLDR's
 # table, whose places are what people write, not what the currency has (docs/decisions/0023).
 _CODES_BY_PLACES: dict[int, str] = {
     0: "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF",
