@@ -89,6 +89,7 @@ def _mount_stages() -> None:
     from payments.commands import app as payment_app
     from quotas.commands import entitlement_app, grant_app
     from rating.commands import rate
+    from rating.prorate_commands import prorate
     from runtime.demo.command import demo
     from runtime.processes import contracts
     from runtime.processes.reconcile import open_reconciler
@@ -102,6 +103,7 @@ def _mount_stages() -> None:
         app.command()(command)
     app.command()(demo)
     app.command()(rate)
+    app.command()(prorate)
     app.add_typer(catalogue_app, name="catalogue")
     app.add_typer(contracts.create_app(), name="contract")
     app.add_typer(tenant_app, name="tenant")

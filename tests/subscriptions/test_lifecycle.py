@@ -44,18 +44,21 @@ def at(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
-@pytest.fixture(params=["memory", pytest.param("real", marks=pytest.mark.integration)])
-async def desk(request: pytest.FixtureRequest) -> AsyncIterator[Desk]:
-    if request.param == "memory":
-        yield await memory_desk(ACME)
-        return
-    async with real_desk(request.getfixturevalue("settings"), ACME) as real:
-        yield real
-
-
 @pytest.fixture
 async def memory() -> Desk:
     return await memory_desk(ACME)
+
+
+@pytest.fixture
+async def real(settings: Settings) -> AsyncIterator[Desk]:
+    async with real_desk(settings, ACME) as desk:
+        yield desk
+
+
+@pytest.fixture(params=["memory", pytest.param("real", marks=pytest.mark.integration)])
+def desk(request: pytest.FixtureRequest) -> Desk:
+    found: Desk = request.getfixturevalue(request.param)
+    return found
 
 
 def story(timeline: Timeline) -> list[str]:
