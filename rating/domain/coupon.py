@@ -170,13 +170,18 @@ def overlap(one: Redemption, other: Redemption, cycle: BillingCycle) -> bool:
 
 
 def as_known_at(redemptions: Iterable[Redemption], known_at: datetime) -> list[Redemption]:
-    """Return the redemptions as they were known at an instant: later ones are not there, later removals not done."""
-    known = [redemption for redemption in redemptions if redemption.redeemed_at <= known_at]
+    """Return the redemptions as they were known at an instant.
+
+    Later ones are not there, and what was removed or archived later is not yet.
+    """
     return [
-        replace(redemption, removed_at=None)
-        if redemption.removed_at is not None and redemption.removed_at > known_at
-        else redemption
-        for redemption in known
+        replace(
+            redemption,
+            removed_at=_if_known(redemption.removed_at, known_at),
+            coupon=replace(redemption.coupon, archived_at=_if_known(redemption.coupon.archived_at, known_at)),
+        )
+        for redemption in redemptions
+        if redemption.redeemed_at <= known_at
     ]
 
 
@@ -219,6 +224,10 @@ def apply_coupons(
         if coupon.exclusive:
             break
     return applied
+
+
+def _if_known(at: datetime | None, known_at: datetime) -> datetime | None:
+    return at if at is not None and at <= known_at else None
 
 
 def _covered_ends(redemption: Redemption, cycle: BillingCycle) -> Iterator[datetime]:

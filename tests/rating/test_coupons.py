@@ -226,6 +226,10 @@ def test_what_was_known_then() -> None:
     removed = redeemed(coupon("a", percent_off="10"), removed_at=START.replace(day=15))
     assert as_known_at([removed, later], START.replace(day=14)) == [at_first]
     assert as_known_at([removed, later], START.replace(day=20)) == [removed, later]
+    archived = redeemed(coupon("a", percent_off="10", automatic=True, archived_at=START.replace(day=15)))
+    assert not covers(archived, OCTOBER, CYCLE)
+    (then,) = as_known_at([archived], START.replace(day=14))
+    assert covers(then, OCTOBER, CYCLE)
 
 
 # Automatic coupons
