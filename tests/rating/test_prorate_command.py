@@ -148,8 +148,7 @@ def test_whatever_comes_in_an_answer_comes_out(changes: dict[str, Any]) -> None:
 def test_lines_are_answered_in_order_by_the_command() -> None:
     lines = [json.dumps(example["input"]) for example in SHIPPED.values()]
     command = [sys.executable, "-m", "runtime", "prorate"]
-    text = "
-".join([*lines, "", "{"])
+    text = "\n".join([*lines, "", "{"])
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=True, timeout=120)
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert [one["id"] for one in answers] == [*SHIPPED, None]
