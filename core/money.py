@@ -10,7 +10,7 @@ from decimal import ROUND_HALF_UP, Decimal
 
 from core.errors import Fault, InvalidInputError, must_hold
 
-# ISO 4217, list one (amendment of January 2026): all current codes that have a minor unit, by its decimal places. Codes
+# ISO 4217, list one, as of February 2026: all current codes that have a minor unit, by its decimal places. Codes
 # without one (XAU is gold, XXX no currency) and withdrawn ones are not here and refused, never guessed. Not CLDR's
 # table, whose places are what people write, not what the currency has (docs/decisions/0023).
 _CODES_BY_PLACES: dict[int, str] = {
