@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo
 
 from rating.domain.fields import Fields
@@ -17,8 +17,7 @@ YEAR_MIN, YEAR_MAX = 2000, 2199
 def read_instant(fields: Fields, name: str, time_zone: str = "UTC") -> datetime | None:
     """Return a field as an instant in UTC on a whole minute, None if it is missing or a fault was noted.
 
-    A date alone is the start of that day in `time_zone` (IANA name): a midnight that is skipped is the moment the
-    clocks move, one that occurs twice the first, as in `core.calendar`.
+    A date alone is the start of that day in `time_zone` (IANA name).
     """
     value = fields.raw(name) if fields.has(name) else None
     if value is None:
@@ -38,10 +37,18 @@ def read_instant(fields: Fields, name: str, time_zone: str = "UTC") -> datetime 
     return None
 
 
+def start_of_day(day: date, time_zone: str) -> datetime:
+    """Return when a day begins in a time zone, in UTC.
+
+    A midnight that is skipped is the moment the clocks move, one that occurs twice the first, as in `core.calendar`.
+    """
+    return datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(time_zone)).astimezone(UTC)
+
+
 def _parse(text: str, time_zone: str) -> datetime | None:
     try:
         if _DATE.fullmatch(text):
-            return datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(time_zone)).astimezone(UTC)
+            return start_of_day(date.fromisoformat(text), time_zone)
         if _INSTANT.fullmatch(text):
             return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError):

@@ -7,8 +7,10 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from catalogues.domain.difference import ORDER, Change, Difference, FieldChange, Path
+from catalogues.read_date import start_of_day
 from core.period import format_instant
 
 _VALUE_WIDTH_MAX = 44
@@ -58,9 +60,12 @@ def difference_text(difference: Difference, *, is_done: bool) -> str:
     return "\n".join([*lines, *([""] if lines else []), _summary(difference, is_done)])
 
 
-def date_text(instant: datetime) -> str:
-    """Write an instant for people: to the second, the date alone if it is a midnight of UTC."""
-    return format_instant(instant.replace(microsecond=0)).removesuffix("T00:00:00Z")
+def date_text(instant: datetime, time_zone: str = "UTC") -> str:
+    """Write an instant for people: the date alone if its day in `time_zone` begins with it, else to the second."""
+    local = instant.astimezone(ZoneInfo(time_zone)).date()
+    if start_of_day(local, time_zone) == instant:
+        return local.isoformat()
+    return format_instant(instant.replace(microsecond=0))
 
 
 def path_text(path: Path) -> str:

@@ -17,11 +17,15 @@ from rating.domain.digest import digest_of
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What came of a contract: a first version, an amendment with what it did to the one before, or nothing new."""
+    """What came of a contract: a first version, an amendment with what it did to the one before, or nothing new.
+
+    `plan` is the newest document of its plan, over which it lies.
+    """
 
     stored: StoredContract
     outcome: Literal["added", "amended", "as_before"]
     steps: Steps
+    plan: Mapping[str, Any]
 
 
 async def add_contract(document: object, *, store: ContractStore, now: datetime) -> Added:
@@ -40,12 +44,12 @@ async def add_contract(document: object, *, store: ContractStore, now: datetime)
     if terms is None or time_zone is None or not isinstance(document, dict):
         raise InvalidInputError(faults)
     versions = await store.versions(terms.contract_id)
-    digest = _digest(document)
-    if versions and versions[-1].digest == digest and versions[-1].withdrawn_at is None:
-        return Added(versions[-1], "as_before", Steps())
     newest = await store.newest_plan(terms.plan_id)
     if newest is None:
         raise InvalidInputError([Fault("unknown_plan", f"no plan is called {terms.plan_id!r}", "plan")])
+    digest = _digest(document)
+    if versions and versions[-1].digest == digest and versions[-1].withdrawn_at is None:
+        return Added(versions[-1], "as_before", Steps(), newest.document)
     overrides = overrides_for(terms, newest)
     held = await store.held_terms(terms.tenant_id, terms.plan_id)
     faults += check_overrides(overrides, terms.currency, [newest, *held], await store.meters())
@@ -66,9 +70,9 @@ async def add_contract(document: object, *, store: ContractStore, now: datetime)
     if faults or isinstance(steps, Fault):
         raise InvalidInputError(faults)
     await take_steps(steps, store=store, now=now)
-    stored = StoredContract(contract, _frozen(document), digest, now)
+    stored = StoredContract(contract, _frozen(document), digest, now, time_zone=time_zone)
     await store.add(stored)
-    return Added(stored, "amended" if versions else "added", steps)
+    return Added(stored, "amended" if versions else "added", steps, newest.document)
 
 
 async def take_steps(steps: Steps, *, store: ContractStore, now: datetime) -> None:

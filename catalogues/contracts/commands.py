@@ -19,6 +19,7 @@ from catalogues.contracts.ports import StoredContract
 from catalogues.contracts.show_contract import (
     contract_document,
     list_text,
+    steps_document,
     steps_text,
     version_text,
 )
@@ -88,11 +89,11 @@ def create_contract_app(after_change: AfterChange | None = None) -> typer.Typer:
         as_json: AsJson = False,
     ) -> None:
         """End a contract; it cannot end before now."""
-        steps = asyncio.run(end_by_id(load_settings(), contract, at, after_change))
+        steps, time_zone = asyncio.run(end_by_id(load_settings(), contract, at, after_change))
         if as_json:
-            typer.echo(json.dumps({"contract": contract, "done": list(steps_text(steps))}))
+            typer.echo(json.dumps(steps_document(contract, steps)))
             return
-        typer.echo("\n".join(steps_text(steps)) or f"{contract}: nothing new, it has ended before then")
+        typer.echo("\n".join(steps_text(steps, time_zone)) or f"{contract}: nothing new, it has ended before then")
 
     return app
 
@@ -127,8 +128,8 @@ async def add_files(
 
 async def end_by_id(
     settings: Settings, contract_id: str, at: str | None, after_change: AfterChange | None = None
-) -> Steps:
-    """End a contract; `at` is a date in the tenant's zone or an instant, None for now."""
+) -> tuple[Steps, str]:
+    """End a contract; `at` is a date in the tenant's zone or an instant, None for now. The zone is returned, too."""
     now = SystemClock().now()
     async with _open(settings) as (store, connection):
         versions = await store.versions(contract_id)
@@ -143,7 +144,7 @@ async def end_by_id(
         steps = await end_contract(contract_id, instant, store=store, now=now)
         if steps != Steps() and after_change is not None:
             await after_change(connection, tenant_id, now)
-        return steps
+        return steps, time_zone
 
 
 @asynccontextmanager
@@ -172,6 +173,6 @@ def _print_added(one: Added) -> None:
     if one.outcome == "as_before":
         typer.echo(f"{contract.contract_id} version {contract.version}: as before")
         return
-    for line in steps_text(one.steps):
+    for line in steps_text(one.steps, one.stored.time_zone):
         typer.echo(line)
-    typer.echo(version_text(one.stored, None, SystemClock().now()))
+    typer.echo(version_text(one.stored, one.plan, SystemClock().now()))

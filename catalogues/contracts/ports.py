@@ -15,7 +15,8 @@ from rating.domain.contract import Contract
 class StoredContract:
     """A contract's version with the document it was read from, and that document's digest (SHA-256).
 
-    `withdrawn_at` is set when it was taken back before it began: it counts for nothing.
+    `withdrawn_at` is set when it was taken back before it began: it counts for nothing. `time_zone` is the tenant's, in
+    which people read its dates.
     """
 
     contract: Contract
@@ -24,6 +25,7 @@ class StoredContract:
     created_at: datetime
     shortened_at: datetime | None = None
     withdrawn_at: datetime | None = None
+    time_zone: str = "UTC"
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,7 @@ def check_overrides(
 ) -> list[Fault]:
     """Return every fault of the plan that the overrides make, for each version of it the tenant holds; each once."""
     faults: dict[tuple[str, str, str], Fault] = {}
+    own = [charge["id"] for charge in overrides.get("charges", [])]
     for terms in held:
         found: list[Fault] = []
         if terms.document["currency"] != currency:
@@ -123,11 +124,13 @@ def check_overrides(
             found.append(Fault("currency_mismatch", reason, "currency"))
         found += _dropped_in_vain(terms.document, overrides)
         document = override_plan(terms.document, merge_overrides(terms.overrides, overrides))
-        read_plan("plan", document, meters, "", found)
-        own = [charge["id"] for charge in overrides.get("charges", [])]
+        strangers = _unknown_charges(document, overrides, terms)
+        document["charges"] = [charge for charge in document["charges"] if charge["id"] not in strangers]
+        judged: list[Fault] = []
+        read_plan("plan", document, meters, "", judged)
+        found += [*strangers.values(), *(_placed(fault, document, own, terms.plan_version) for fault in judged)]
         for fault in found:
-            placed = _placed(fault, document, own, terms.plan_version)
-            faults.setdefault((placed.code, placed.path, placed.reason), placed)
+            faults.setdefault((fault.code, fault.path, fault.reason), fault)
     return list(faults.values())
 
 
@@ -145,6 +148,18 @@ def _dropped_in_vain(document: Mapping[str, Any], overrides: Mapping[str, Any]) 
             reason = "null drops a limit of the plan, which has none for this meter"
             faults.append(Fault("unknown_field", reason, f"limits.{meter_id}"))
     return faults
+
+
+def _unknown_charges(document: Mapping[str, Any], overrides: Mapping[str, Any], terms: HeldTerms) -> dict[str, Fault]:
+    """Return a fault for each charge that is neither the plan's nor whole by itself: most often a slip in its id."""
+    whole = {charge["id"] for charge in document["charges"] if "model" in charge}
+    known = ", ".join(charge["id"] for charge in terms.document["charges"])
+    reason = f"plan version {terms.plan_version} has no such charge, and one of its own needs a model; it has: {known}"
+    return {
+        charge["id"]: Fault("unknown_charge", reason, f"charges[{index}].id")
+        for index, charge in enumerate(overrides.get("charges", []))
+        if charge["id"] not in whole and charge.get("model", "") is not None
+    }
 
 
 def _placed(fault: Fault, document: Mapping[str, Any], own: list[str], version: int) -> Fault:

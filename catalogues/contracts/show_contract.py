@@ -24,6 +24,7 @@ def contract_document(stored: StoredContract, now: datetime) -> dict[str, Any]:
         "tenant": one.tenant_id,
         "plan": one.plan_id,
         "state": state_of(stored, now),
+        "time_zone": stored.time_zone,
         "valid_from": format_instant(one.valid_from),
         "valid_until": format_instant(one.valid_until) if one.valid_until else None,
         "overrides": dict(one.overrides),
@@ -59,11 +60,13 @@ def list_text(contracts: Sequence[StoredContract], now: datetime) -> str:
 def version_text(stored: StoredContract, plan: Mapping[str, Any] | None, now: datetime) -> str:
     """Return one version with its terms; with the plan's document, what it makes of the plan, price by price."""
     one = stored.contract
-    until = f"until {date_text(one.valid_until)}" if one.valid_until else "without end"
+    zone = stored.time_zone
+    until = f"until {date_text(one.valid_until, zone)}" if one.valid_until else "without end"
     title = f"{one.contract_id} version {one.version}: {one.tenant_id} on {one.plan_id}"
-    lines = [f"{title}, {state_of(stored, now)}, from {date_text(one.valid_from)} {until}"]
+    place = "" if zone == "UTC" else f" ({zone})"
+    lines = [f"{title}, {state_of(stored, now)}, from {date_text(one.valid_from, zone)} {until}{place}"]
     if one.convention is not None:
-        lines.append(f"  parts of a period are counted by {one.convention.replace('_', ' ')}")
+        lines.append(f"  proration: {one.convention}")
     if one.net_days is not None:
         lines.append(f"  invoices are due after {one.net_days} days")
     if plan is not None:
@@ -71,12 +74,21 @@ def version_text(stored: StoredContract, plan: Mapping[str, Any] | None, now: da
     return "\n".join(lines)
 
 
-def steps_text(steps: Steps) -> Iterable[str]:
+def steps_text(steps: Steps, time_zone: str = "UTC") -> Iterable[str]:
     """Yield what was done to versions that were there."""
     for one, until in steps.shorten:
-        yield f"{_title(one)} ends {date_text(until)}"
+        yield f"{_title(one)} ends {date_text(until, time_zone)}"
     for one in steps.withdraw:
         yield f"{_title(one)} was withdrawn before it began"
+
+
+def steps_document(contract_id: str, steps: Steps) -> dict[str, Any]:
+    """Return what was done to versions of a contract as JSON."""
+    return {
+        "contract": contract_id,
+        "shortened": [{"version": one.version, "valid_until": format_instant(until)} for one, until in steps.shorten],
+        "withdrawn": [{"version": one.version} for one in steps.withdraw],
+    }
 
 
 def _title(contract: Contract) -> str:
@@ -91,8 +103,8 @@ def _row(stored: StoredContract, now: datetime) -> tuple[str, ...]:
         one.tenant_id,
         one.plan_id,
         state_of(stored, now),
-        date_text(one.valid_from),
-        date_text(one.valid_until) if one.valid_until else "-",
+        date_text(one.valid_from, stored.time_zone),
+        date_text(one.valid_until, stored.time_zone) if one.valid_until else "-",
         one.convention or "-",
         "-" if one.net_days is None else str(one.net_days),
     )

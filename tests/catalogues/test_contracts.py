@@ -257,8 +257,7 @@ async def test_versions_that_subscribers_hold_are_checked_too() -> None:
     }
     office.memory.held.append(HeldTerms(4, older, {}))
     assert await office.refusals() == [
-        ("missing_field", "charges[0].name"),
-        ("unknown_price_model", "charges[0].model"),
+        ("unknown_charge", "charges[0].id"),
     ]
 
 
@@ -319,6 +318,9 @@ WRONG: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
     ({"charges": [{"id": "base"}, {"id": "base"}]}, [("duplicate_id", "charges[1].id")]),
     ({"charges": [{"id": "cpu"}, {"id": "base", "flat_amount": 0.5}]}, [("float_amount", "charges[1].flat_amount")]),
     ({"charges": [{"id": "base", "amount": "1"}]}, [("unknown_field", "charges[0].amount")]),
+    ({"charges": [{"id": "bse", "flat_amount": "1"}]}, [("unknown_charge", "charges[0].id")]),
+    ({"charges": [{"id": "own", "model": "flat", "flat_amount": "1"}]}, [("missing_field", "charges[0].name")]),
+    ({"charges": [{"id": "base", "model": None}]}, [("unknown_price_model", "charges[0].model")]),
     ({"charges": [{"id": "base", "amount": None}]}, [("unknown_field", "charges[0].amount")]),
     ({"charges": [{"id": "cpu", "unit_amount": None}]}, [("missing_field", "charges[0].unit_amount")]),
     ({"charges": [{"id": "cpu", "meter": "nometer"}]}, [("unknown_meter", "charges[0].meter")]),
@@ -371,7 +373,7 @@ async def test_a_contract_is_shown_with_what_it_makes_of_the_plan(office: Office
     shown = version_text(added.stored, TIERS["enterprise"].document, NOW)
     assert shown.splitlines() == [
         f"{office.contract} version 1: {office.tenant} on enterprise, planned, from 2027-01-01 until 2028-01-01",
-        "  parts of a period are counted by days",
+        "  proration: days",
         "  invoices are due after 30 days",
         "  minimum.minimum_amount  5000 → 6000  +20.0 %",
         "  cpu.unit_amount         0.05 → 0.04  -20.0 %",

@@ -19,7 +19,10 @@ from rating.domain.timeline import AddOn, Held
 from runtime.postgres import Connection
 from runtime.stored_meters import read_meters
 
-_SELECT = f"SELECT {COLUMNS}, document, digest, created_at, shortened_at, withdrawn_at FROM contracts"  # noqa: S608
+_SELECT = (
+    f"SELECT {COLUMNS}, document, digest, c.created_at, shortened_at, withdrawn_at, time_zone"  # noqa: S608
+    " FROM contracts AS c JOIN tenants USING (tenant_id)"
+)
 
 
 class ContractInUseError(ConflictError):
@@ -125,6 +128,5 @@ class PostgresContractStore:
 
 
 def _stored(row: dict[str, Any]) -> StoredContract:
-    return StoredContract(
-        contract_of(row), row["document"], row["digest"], row["created_at"], row["shortened_at"], row["withdrawn_at"]
-    )
+    names = ("document", "digest", "created_at", "shortened_at", "withdrawn_at", "time_zone")
+    return StoredContract(contract_of(row), *(row[name] for name in names))
