@@ -44,7 +44,8 @@ class CreditLedger(Protocol):
     ) -> CreditEntry:
         """Append an entry of a signed amount and return it as it was written.
 
-        Written at `at`, or with the grant's entry before it if that is later.
+        Written at `at`, or with the grant's entry before it if that is later. Raises `BrokenInvariantError` for an
+        entry that must not be: more than is left, or the same cause twice.
         """
         ...
 

@@ -11,7 +11,9 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from core.errors import must_hold
+import psycopg
+
+from core.errors import BrokenInvariantError, must_hold
 from rating.domain.credit import Credit, CreditEntry, CreditGrant, CreditKind, EntryKind, LedgerAccount, accounts_of
 from runtime.postgres import Connection
 
@@ -92,9 +94,13 @@ class PostgresCreditLedger:
         Written at `at`, or with the grant's entry before it if that is later.
         """
         debit, credit = accounts_of(kind, grant.kind)
-        rows = await self._rows(
-            _ENTER, grant.grant_id, kind.value, amount, debit.value, credit.value, reference, reason, at
-        )
+        values = (grant.grant_id, kind.value, amount, debit.value, credit.value, reference, reason, at)
+        try:
+            rows = await self._rows(_ENTER, *values)
+        except psycopg.IntegrityError as refused:
+            # Callers look before they write, under a lock: what the store refuses all the same is a mistake of ours.
+            reason_given = refused.diag.message_primary or str(refused)
+            raise BrokenInvariantError(f"credit {grant.grant_id}, {kind.value} {amount}: {reason_given}") from refused
         must_hold(rows[0]["balance_after"] >= 0, f"credit {grant.grant_id} was overdrawn")
         return CreditEntry(
             grant_id=grant.grant_id,

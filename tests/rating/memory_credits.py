@@ -9,7 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from core.errors import must_hold
-from rating.domain.credit import Credit, CreditEntry, CreditGrant, EntryKind, accounts_of
+from rating.domain.credit import RAISING, Credit, CreditEntry, CreditGrant, EntryKind, accounts_of
 
 _CAUSED = frozenset({EntryKind.DRAWN, EntryKind.RETURNED, EntryKind.REFUNDED})
 
@@ -51,11 +51,14 @@ class MemoryCreditLedger:
     ) -> CreditEntry:
         credit = self.held[grant.grant_id]
         own = [entry for entry in self.entries if entry.grant_id == grant.grant_id]
+        place = f"credit {grant.grant_id}"
+        must_hold((kind is EntryKind.GRANTED) == (not own), f"{place} is granted once, before anything else")
+        must_hold((amount > 0) == (kind in RAISING) or kind is EntryKind.VOIDED, f"{place}: {kind} by {amount}")
         if kind in _CAUSED:
-            must_hold(reference != "", "this entry needs its cause")
-            must_hold((kind, reference) not in {(entry.kind, entry.reference) for entry in own}, "entered before")
+            must_hold(reference != "", f"{place}: this entry needs its cause")
+            must_hold((kind, reference) not in {(entry.kind, entry.reference) for entry in own}, f"{place}: twice")
         balance = credit.balance + amount
-        must_hold(balance >= 0, f"credit {grant.grant_id} was overdrawn")
+        must_hold(balance >= 0, f"{place} was overdrawn")
         debit, counter = accounts_of(kind, grant.kind)
         entry = CreditEntry(
             grant_id=grant.grant_id,

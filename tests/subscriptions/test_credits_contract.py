@@ -11,8 +11,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from core.errors import InvalidInputError, NotFoundError
-from rating.domain.credit import Credit, CreditEntry, CreditGrant, CreditKind, Draw, Due
+from core.errors import BrokenInvariantError, InvalidInputError, NotFoundError
+from rating.domain.credit import Credit, CreditEntry, CreditGrant, CreditKind, Draw, Due, EntryKind
 from rating.draw_credits import CreditsReturnedError, draw_credits, total_drawn
 from rating.return_credits import return_credits
 from runtime.settings import Settings
@@ -326,6 +326,28 @@ async def test_who_or_what_does_not_exist_gets_no_credit(scene: CouponScene) -> 
     async with scene.ledger_and_facts() as (ledger, facts):
         with pytest.raises(NotFoundError, match="no tenant"):
             await grant_credit("nobody", {"amount": "5"}, key="k", ledger=ledger, facts=facts, now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("kind", "amount", "reference"),
+    [
+        (EntryKind.EXPIRED, "-100.01", ""),
+        (EntryKind.DRAWN, "-1", "again"),
+        (EntryKind.REFUNDED, "-1", ""),
+        (EntryKind.GRANTED, "1", ""),
+        (EntryKind.DRAWN, "1", "other"),
+    ],
+)
+async def test_an_entry_that_must_not_be_breaks_the_work_off(
+    scene: CouponScene, kind: EntryKind, amount: str, reference: str
+) -> None:
+    credit, _ = await grant(scene, "105")
+    async with scene.ledger() as ledger:
+        await ledger.enter(credit, EntryKind.DRAWN, Decimal(-5), at=NOW, reference="again")
+    with pytest.raises(BrokenInvariantError, match=credit.grant_id):
+        async with scene.ledger() as ledger:
+            await ledger.enter(credit, kind, Decimal(amount), at=NOW, reference=reference)
+    assert await left(scene) == {"": "100.00"}
 
 
 # Stories
