@@ -274,7 +274,7 @@ async def test_limits_that_do_not_exist_are_refused(scene: CouponScene) -> None:
         ({"percent_off": "ten"}, [("invalid_amount", "percent_off")]),
         ({"percent_off": "10", "currency": "USD"}, [("contradiction", "currency")]),
         ({"amount_off": "5"}, [("missing_field", "currency")]),
-        ({"amount_off": "5", "currency": "XXX"}, [("unknown_currency", "currency")]),
+        ({"amount_off": "5", "currency": "ZZZ"}, [("unknown_currency", "currency")]),
         ({"amount_off": "0", "currency": "USD"}, [("amount_not_positive", "amount_off")]),
         ({"amount_off": "5.001", "currency": "USD"}, [("too_many_digits", "amount_off")]),
         ({"amount_off": "5.5", "currency": "JPY"}, [("too_many_digits", "amount_off")]),

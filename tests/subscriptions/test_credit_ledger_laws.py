@@ -254,7 +254,7 @@ class CreditLedgerMachine(RuleBasedStateMachine):
             assert self.run(self._entries(at)) == entries
 
 
-def run_machine(engines: Settings | None, examples: int, steps: int) -> None:
+def check_machine(engines: Settings | None, examples: int, steps: int) -> None:
     machine = type("Machine", (CreditLedgerMachine,), {"engines": engines})
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large]
     run_state_machine_as_test(
@@ -266,9 +266,9 @@ def run_machine(engines: Settings | None, examples: int, steps: int) -> None:
 
 
 def test_the_ledger_in_memory_keeps_to_its_model() -> None:
-    run_machine(None, examples=25, steps=30)
+    check_machine(None, examples=25, steps=30)
 
 
 @pytest.mark.integration
 def test_the_ledger_in_postgresql_keeps_to_its_model(settings: Settings) -> None:
-    run_machine(settings, examples=6, steps=20)
+    check_machine(settings, examples=6, steps=20)
