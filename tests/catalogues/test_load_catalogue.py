@@ -29,6 +29,12 @@ def meter(rest: str) -> str:
     return f"meters: {{m: {{unit: x, event_type: t, {rest}}}}}"
 
 
+def gives(what: str) -> str:
+    """Return a plan that gives something of three features, one of each kind."""
+    features = "features: {on: {kind: boolean}, level: {kind: static}, much: {kind: metered, meter: cpu}}"
+    return f"{features}\nplans: {{p: {{name: A, currency: USD, features: {{{what}}}}}}}"
+
+
 FILTER = "file1.yaml:1: meters.m.filters[0]"
 
 
@@ -198,6 +204,45 @@ def test_faults_of_all_files_are_reported_at_once() -> None:
         ("plans: {p: {name: A, currency: USD, charges: [{id: a, name: A, model: flat, flat_amount: .inf}]}}",
          "float_amount", "file1.yaml:1: plans.p.charges[0].flat_amount"),
         ('plans: {p: {name: "\\ud800", currency: USD}}', "invalid_text", "file1.yaml:1: plans.p.name"),
+        ("version: 0", "invalid_number", "file1.yaml:1: version"),
+        ('version: "1"', "invalid_number", "file1.yaml:1: version"),
+        ("version: 1.5", "invalid_number", "file1.yaml:1: version"),
+        ("effective_from: 2026-02-30", "invalid_date", "file1.yaml:1: effective_from"),
+        ("effective_from: 2026-W07-1", "invalid_date", "file1.yaml:1: effective_from"),
+        ("effective_from: 2026-01-01T00:00", "invalid_date", "file1.yaml:1: effective_from"),
+        ("effective_from: 2026-01-01T00:00:01Z", "invalid_date", "file1.yaml:1: effective_from"),
+        ("effective_from: 2026-01-01T24:30Z", "invalid_date", "file1.yaml:1: effective_from"),
+        ("effective_from: 2026-01-01T00:00+25:00", "invalid_date", "file1.yaml:1: effective_from"),
+        ("effective_from: 1999-12-31", "invalid_date", "file1.yaml:1: effective_from"),
+        ("effective_from: 2200-01-01", "invalid_date", "file1.yaml:1: effective_from"),
+        ("effective_from: 20260101", "invalid_date", "file1.yaml:1: effective_from"),
+        ("effective_from: null", "invalid_date", "file1.yaml:1: effective_from"),
+        ("effective_from: [2026]", "invalid_date", "file1.yaml:1: effective_from"),
+        ("features: {Sso: {kind: boolean}}", "invalid_name", "file1.yaml:1: features.Sso"),
+        ("features: {sso: {}}", "invalid_choice", "file1.yaml:1: features.sso.kind"),
+        ("features: {sso: {kind: yes}}", "invalid_choice", "file1.yaml:1: features.sso.kind"),
+        ("features: {sso: {kind: boolean, meter: cpu}}", "unknown_field", "file1.yaml:1: features.sso.meter"),
+        ("features: {sso: {kind: metered}}", "missing_field", "file1.yaml:1: features.sso.meter"),
+        ("features: {sso: {kind: metered, meter: nometer}}", "unknown_meter", "file1.yaml:1: features.sso.meter"),
+        ("features: {sso: boolean}", "invalid_type", "file1.yaml:1: features.sso"),
+        (gives("sso: true"), "unknown_feature", "file1.yaml:2: plans.p.features.sso"),
+        (gives("on: 1"), "invalid_type", "file1.yaml:2: plans.p.features.on"),
+        (gives("level: null"), "missing_value", "file1.yaml:2: plans.p.features.level"),
+        (gives("level: 0.5"), "float_amount", "file1.yaml:2: plans.p.features.level"),
+        (gives("level: {deep: [{er: 0.5}]}"), "float_amount", "file1.yaml:2: plans.p.features.level"),
+        (gives("level: 9007199254740993"), "invalid_number", "file1.yaml:2: plans.p.features.level"),
+        (gives('level: "\\0"'), "invalid_text", "file1.yaml:2: plans.p.features.level"),
+        (gives('level: {"\\ud800": 1}'), "invalid_text", "file1.yaml:2: plans.p.features.level"),
+        (gives(f'level: {"x" * 2_000}'), "too_large", "file1.yaml:2: plans.p.features.level"),
+        (gives("much: 5"), "invalid_type", "file1.yaml:2: plans.p.features.much"),
+        (gives("much: {limit: 0.5}"), "float_amount", "file1.yaml:2: plans.p.features.much.limit"),
+        (gives("much: {limit: -1}"), "negative_amount", "file1.yaml:2: plans.p.features.much.limit"),
+        (gives("much: {hard: true}"), "invalid_limit", "file1.yaml:2: plans.p.features.much.hard"),
+        (gives("much: {limit: 5, period: day}"), "invalid_choice", "file1.yaml:2: plans.p.features.much.period"),
+        (gives("much: {limit: 5, period: rolling:745h}"), "invalid_period",
+         "file1.yaml:2: plans.p.features.much.rolling_hours"),
+        (gives("much: {limit: 5, soft: true}"), "unknown_field", "file1.yaml:2: plans.p.features.much.soft"),
+        ("plans: {p: {name: A, currency: USD, features: [on]}}", "invalid_type", "file1.yaml:1: plans.p.features"),
     ],
 )  # fmt: skip
 def test_a_file_that_makes_no_sense_is_refused(text: str | bytes, code: str, place: str) -> None:
@@ -268,3 +313,54 @@ def test_files_that_cannot_be_read_are_all_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError) as refused:
         read_files([tmp_path / "absent.yaml", tmp_path])
     assert [fault.code for fault in refused.value.faults] == ["unreadable_file", "unreadable_file"]
+
+
+def test_a_file_says_its_version_and_from_when_its_plans_are_sold() -> None:
+    text = "catalogue: c\nversion: 7\neffective_from: {}"
+    for date, instant in (
+        ("2026-10-01", datetime(2026, 10, 1, tzinfo=UTC)),
+        ("2026-10-01T02:30+02:00", datetime(2026, 10, 1, 0, 30, tzinfo=UTC)),
+        ("2026-10-01T02:30:00Z", datetime(2026, 10, 1, 2, 30, tzinfo=UTC)),
+    ):
+        [edition] = load_catalogue([CatalogueFile("x.yaml", text.format(date).encode())]).editions
+        assert (edition.catalogue, edition.version, edition.effective_from) == ("c", 7, instant)
+
+
+def test_an_editions_digest_is_of_all_but_its_name_and_version() -> None:
+    texts = [
+        "catalogue: a\nversion: 1\neffective_from: 2026-01-01\nfeatures: {x: {kind: boolean}}",
+        "features: {x: {kind: boolean}}\neffective_from: 2026-01-01\nversion: 2\ncatalogue: b",
+        "effective_from: 2026-01-02\nfeatures: {x: {kind: boolean}}",
+        "effective_from: 2026-01-01\nfeatures: {y: {kind: boolean}}",
+    ]
+    digests = [load_catalogue([CatalogueFile("x.yaml", text.encode())]).editions[0].digest for text in texts]
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3
+
+
+def test_what_a_plan_gives_is_read_beside_its_prices_and_is_no_part_of_them() -> None:
+    text = gives('on: true, level: [eu, {a: 1}], much: {limit: "5", hard: true, period: rolling:24h}')
+    catalogue = load_catalogue([CatalogueFile("x.yaml", text.encode())], [CPU])
+    given = {one.feature.feature_id: one for one in catalogue.given["p"]}
+    assert (given["on"].value, given["level"].value) == (True, ["eu", {"a": 1}])
+    assert (given["much"].limit, given["much"].hard, given["much"].rolling_hours) == (5, True, 24)
+    [(_, plan)] = catalogue.plans
+    assert "features" not in plan.document
+
+
+def test_a_plan_may_give_features_that_are_known_already() -> None:
+    known = load_catalogue(shipped_files()).features
+    text = "plans: {p: {name: A, currency: USD, features: {basic: true}}}"
+    assert load_catalogue([CatalogueFile("x.yaml", text.encode())], [CPU], known).given["p"][0].value is True
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "path"),
+    [
+        (gives("on: true"), gives("on: false"), "file2.yaml:1: features.on"),
+        ("catalogue: c", "catalogue: c", "file2.yaml:1: catalogue"),
+        (meter("aggregation: count"), meter("aggregation: count"), "file2.yaml:1: meters.m"),
+    ],
+)
+def test_the_same_thing_in_two_files_is_refused(one: str, two: str, path: str) -> None:
+    assert ("duplicate_id", path) in [(fault.code, fault.path) for fault in faults_of(one, two)]
