@@ -109,7 +109,10 @@ class QuotaCrossed(_Message, frozen=True, kw_only=True):
 
 
 class RunningCost(_Message, frozen=True, kw_only=True):
-    """What a tenant's usage of the open period costs so far: absolute, so the newest (highest `version`) wins."""
+    """What a tenant's usage of the open period costs so far: absolute, so the newest (highest `version`) wins.
+
+    `period` is the billing period's name in the tenant's calendar, `holding` the plan version (`lite@3`) of the charge.
+    """
 
     tenant_id: str
     plan_id: str
@@ -121,6 +124,8 @@ class RunningCost(_Message, frozen=True, kw_only=True):
     currency: str
     version: int
     rated_at: str
+    subscription_id: str = ""
+    holding: str = ""
 
 
 M = TypeVar("M", bound=_Message)

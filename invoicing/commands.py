@@ -11,7 +11,7 @@ import typer
 
 from core.clock import SystemClock
 from core.errors import NotFoundError
-from core.period import format_instant, month_key, parse_month
+from core.period import format_instant, parse_month
 from invoicing.adapters.kafka import KafkaRequests, KafkaUsageProgress
 from invoicing.adapters.postgres_register import PostgresRegister
 from invoicing.domain.snapshot import money_text
@@ -29,7 +29,9 @@ _LOOK_AGAIN_SECONDS = 0.5
 
 @app.command()
 def run(
-    period: Annotated[str, typer.Option(help="The calendar month (UTC) to invoice, such as 2026-10; it must be over.")],
+    period: Annotated[
+        str, typer.Option(help="The month of each tenant's calendar to invoice, such as 2026-10; it must be over.")
+    ],
     tenant: Annotated[str | None, typer.Option(help="Only this tenant.")] = None,
     wait: Annotated[int, typer.Option(help="Wait up to this many seconds until arrived usage is counted.")] = 60,
     even_if_behind: Annotated[
@@ -47,12 +49,15 @@ def run(
             "period": done.period,
             "requested": done.requested,
             "parked": [{"tenant_id": tenant_id, "reason": reason} for tenant_id, reason in done.parked],
+            "early": list(done.early),
         }
         typer.echo(json.dumps(document))
         return
     typer.echo(f"{done.run_id}: asked for {len(done.requested)} invoices of {done.period}")
     for tenant_id, reason in done.parked:
         typer.echo(f"left out, parked: {tenant_id}: {reason}")
+    if done.early:
+        typer.echo(f"left out, their month is not over yet: {', '.join(done.early)}")
 
 
 @app.command(name="list")
@@ -62,15 +67,15 @@ def list_invoices(
     as_json: AsJson = False,
 ) -> None:
     """List finalized invoices by number."""
-    month = parse_month(period) if period else None
-    invoices = asyncio.run(_with_register(load_settings(), lambda register: register.invoices(month, tenant)))
+    if period:
+        parse_month(period)
+    invoices = asyncio.run(_with_register(load_settings(), lambda register: register.invoices(period, tenant)))
     if as_json:
         typer.echo(json.dumps([_as_document(invoice) for invoice in invoices]))
         return
     for invoice in invoices:
         total = f"{money_text(invoice.total, invoice.currency):>14} {invoice.currency}"
-        month_name = month_key(invoice.period_start)
-        typer.echo(f"{invoice.number:<20} {invoice.tenant_id:<24} {month_name} {total} {invoice.status}")
+        typer.echo(f"{invoice.number:<20} {invoice.tenant_id:<24} {invoice.month} {total} {invoice.status}")
 
 
 @app.command()
@@ -116,11 +121,13 @@ def _as_document(invoice: ListedInvoice) -> dict[str, Any]:
         "number": invoice.number,
         "tenant_id": invoice.tenant_id,
         "plan_id": invoice.plan_id,
-        "period": month_key(invoice.period_start),
+        "period": invoice.month,
         "sequence": invoice.sequence,
         "status": invoice.status,
         "currency": invoice.currency,
         "total": money_text(invoice.total, invoice.currency),
+        "credits_applied": money_text(invoice.credits_applied, invoice.currency),
+        "amount_due": money_text(invoice.total - invoice.credits_applied, invoice.currency),
         "amount_paid": money_text(invoice.amount_paid, invoice.currency),
         "issued_at": format_instant(invoice.issued_at),
         "due_at": format_instant(invoice.due_at),

@@ -40,8 +40,8 @@ def _check(invoice: Payable, settled: PaymentSettled, amount: Decimal) -> None:
     if invoice.currency != settled.currency:
         reason = f"paid in {settled.currency}, the invoice is in {invoice.currency}"
         raise _refusal("currency_mismatch", reason, "currency")
-    if amount != invoice.total:
-        raise _refusal("amount_mismatch", f"paid {amount}, the invoice is over {invoice.total}", "amount")
+    if amount != invoice.amount_due:
+        raise _refusal("amount_mismatch", f"paid {amount}, the invoice asks for {invoice.amount_due}", "amount")
     if invoice.status not in (*_PAYABLE, "paid"):
         raise _refusal("not_payable", f"the invoice is {invoice.status}", "invoice_id")
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Protocol
 
+from core.calendar import Calendar
 from core.messages import InvoicingRequest
 from core.meters import Meter
 from core.period import Period
 from invoicing.domain.invoice import Buyer, Invoice
 from invoicing.domain.lines import Billed
+from invoicing.domain.subscribed import Subscribed
 from invoicing.domain.usage_evidence import UsageEvidence
+from rating.credit_ledger import CreditLedger
+from rating.domain.fine_usage import Entries, FineUsage
+from rating.domain.windows import Windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,7 @@ class Contract:
 
 @dataclass(frozen=True, slots=True)
 class ListedInvoice:
-    """An invoice as lists show it."""
+    """An invoice as lists show it; `month` is the one of the tenant's calendar in which its billing period ends."""
 
     invoice_id: str
     number: str
@@ -49,6 +54,8 @@ class ListedInvoice:
     due_at: datetime
     paid_at: datetime | None
     document: str | None
+    credits_applied: Decimal = Decimal(0)
+    month: str = ""
 
 
 class Account(Protocol):
@@ -59,16 +66,30 @@ class Account(Protocol):
         """The tenant."""
         ...
 
-    async def contracts_in(self, period: Period) -> list[Contract]:
-        """Return the subscriptions that hold any part of the period, by start."""
+    @property
+    def ledger(self) -> CreditLedger:
+        """The tenant's credits, moved in this transaction."""
+        ...
+
+    async def subscriptions(self, before: datetime) -> list[Subscribed]:
+        """Return the subscriptions that began before an instant, by start, ended ones too."""
         ...
 
     async def meters(self) -> dict[str, Meter]:
         """Return all meters by id."""
         ...
 
-    async def billed(self, subscription_id: str, period: Period) -> dict[str, Billed]:
-        """Return what was billed for the period, summed over its invoices, by item key."""
+    async def billed(
+        self, subscription_id: str, *, settling: Sequence[datetime], item_keys: Sequence[str]
+    ) -> dict[str, Billed]:
+        """Return what was billed, summed over all invoices, by item key.
+
+        Of the items named, and of those whose last line settles one of the billing periods that start then.
+        """
+        ...
+
+    async def invoiced(self, subscription_id: str) -> dict[datetime, datetime]:
+        """Return, by the start of each billing period that was invoiced, when that was done last."""
         ...
 
     async def next_sequence(self, subscription_id: str, period: Period) -> int:
@@ -95,29 +116,48 @@ class Books(Protocol):
         """Lock a tenant's account in a transaction that commits unless the block raises; None for an unknown tenant."""
         ...
 
+    def view_account(self, tenant_id: str) -> AbstractAsyncContextManager[Account | None]:
+        """Open a tenant's account for reading, without a lock; whatever is written there is taken back."""
+        ...
+
 
 class UsageReader(Protocol):
     """Where counted usage lies."""
 
     async def usage(
-        self, tenant_id: str, window: Period, *, meters: Mapping[str, Meter], month: Period
+        self, tenant_id: str, windows: Windows, *, meters: Mapping[str, Meter], month: Period
     ) -> UsageEvidence:
-        """Return the usage of a window on whole minutes.
+        """Return the usage of windows on whole minutes.
 
         `meters` are all there are; a level held for the whole `month` is one unit-month.
         """
         ...
 
+    async def fine_usage(
+        self, tenant_id: str, windows: Windows, wanted: Collection[FineUsage], *, meters: Mapping[str, Meter]
+    ) -> Entries:
+        """Return the usage of windows by quarter hours or single events, as it is wanted; in order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ToInvoice:
+    """A tenant that may be invoiced for a month: why it is parked, if it is, and when the month ends where it is."""
+
+    tenant_id: str
+    parked_reason: str | None
+    calendar: Calendar
+
 
 class InvoiceRegister(Protocol):
     """Invoices as a whole, for the batch run and for lists."""
 
-    async def tenants_to_invoice(self, period: Period, tenant_id: str | None) -> list[tuple[str, str | None]]:
-        """Return (tenant, why it is parked or None) for tenants with a subscription in the period."""
+    async def tenants_to_invoice(self, month: str, tenant_id: str | None) -> list[ToInvoice]:
+        """Return the tenants with a subscription in the month (`2026-10`) of their own calendar, by id."""
         ...
 
-    async def invoices(self, period: Period | None, tenant_id: str | None) -> list[ListedInvoice]:
-        """Return finalized invoices by number."""
+    async def invoices(self, month: str | None, tenant_id: str | None) -> list[ListedInvoice]:
+        """Return finalized invoices by number; those of a month (`2026-10`) whose billing period ends in it."""
         ...
 
 
@@ -139,13 +179,13 @@ class UsageProgress(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Payable:
-    """An invoice as settling it sees it."""
+    """An invoice as settling it sees it; `amount_due` is what is left after credits."""
 
     invoice_id: str
     tenant_id: str
     status: str
     currency: str
-    total: Decimal
+    amount_due: Decimal
     amount_paid: Decimal
 
 
@@ -222,7 +262,10 @@ class DocumentStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class InvoicedFact:
-    """What an invoice billed for one charge and meter ("" for none), for dashboards."""
+    """What an invoice billed for one charge of a plan version (`holding`) and meter ("" for none), for dashboards.
+
+    `period` is the name of the billing period that the amount settles; coupons have been taken off.
+    """
 
     tenant_id: str
     period: str
@@ -235,6 +278,7 @@ class InvoicedFact:
     currency: str
     issued_at: datetime
     sequence: int
+    holding: str = ""
 
 
 class InvoicedLines(Protocol):

@@ -24,12 +24,13 @@ class UsageBehindError(UnavailableError):
 
 @dataclass(frozen=True, slots=True)
 class InvoicingRun:
-    """What a run asked for; `parked` lists tenants left out with the reason."""
+    """What a run asked for; `parked` lists tenants left out with the reason, `early` those whose month is not over."""
 
     run_id: str
     period: str
     requested: tuple[str, ...]
     parked: tuple[tuple[str, str], ...]
+    early: tuple[str, ...] = ()
 
 
 async def run_invoicing(
@@ -41,30 +42,36 @@ async def run_invoicing(
     progress: UsageProgress | None,
     clock: Clock,
 ) -> InvoicingRun:
-    """Ask for every invoice of a month (`2026-10`); asking again gives nothing new.
+    """Ask for every invoice of a month (`2026-10`) of the tenants' own calendars; asking again gives nothing new.
 
-    `progress` None means not to look whether usage has landed. Raises `InvalidInputError` (`invalid_period`,
-    `period_not_over`), `NotFoundError` (the one tenant asked for has no subscription then), `UsageBehindError`.
+    Tenants whose month is not over yet are left out; ask again when it is. `progress` None means not to look whether
+    usage has landed. Raises `InvalidInputError` (`invalid_period`, `period_not_over` if it is over for nobody),
+    `NotFoundError` (the one tenant asked for has no subscription then), `UsageBehindError`.
     """
-    period, now = parse_month(month), clock.now()
-    if now < period.end:
-        reason = f"{month} ends at {format_instant(period.end)}; usage is still coming in"
+    widest, now = parse_month(month), clock.now()
+    tenants = await register.tenants_to_invoice(month, tenant_id)
+    over = [one for one in tenants if one.calendar.period(month).end <= now]
+    ends = min((one.calendar.period(month).end for one in tenants), default=widest.end)
+    if now < ends:
+        reason = f"{month} ends at {format_instant(ends)}; usage is still coming in"
         raise InvalidInputError([Fault("period_not_over", reason, "period")])
     if progress is not None and not await progress.settled(now):
         raise UsageBehindError
-    tenants = await register.tenants_to_invoice(period, tenant_id)
     if tenant_id is not None and not tenants:
         raise NotFoundError(f"tenant {tenant_id!r} has no subscription in {month}")
     run_id = derive_id("run", month, format_instant(now))
-    parked = tuple((tenant, reason) for tenant, reason in tenants if reason is not None)
+    parked = tuple((one.tenant_id, one.parked_reason) for one in over if one.parked_reason is not None)
     for tenant, reason in parked:
         log.warning("account.skipped", tenant=tenant, parked=reason)
-    requested = tuple(tenant for tenant, reason in tenants if reason is None)
+    requested = tuple(one.tenant_id for one in over if one.parked_reason is None)
+    early = tuple(one.tenant_id for one in tenants if one not in over)
     await requests.send(
         [
             InvoicingRequest(tenant_id=tenant, period=month, run_id=run_id, requested_at=format_instant(now))
             for tenant in requested
         ]
     )
-    log.info("invoicing.requested", run=run_id, period=month, tenants=len(requested), parked=len(parked))
-    return InvoicingRun(run_id, month, requested, parked)
+    log.info(
+        "invoicing.requested", run=run_id, period=month, tenants=len(requested), parked=len(parked), early=len(early)
+    )
+    return InvoicingRun(run_id, month, requested, parked, early)

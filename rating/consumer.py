@@ -1,8 +1,8 @@
 """The rating consumer: as usage flows, what it costs so far flows after it.
 
-The journal tells which tenants' months changed. A change is rated once the warehouse has stored it (its progress says
-so), at most once a second however much flows; then the journal offset is committed. A crash rates again: rows are
-absolute.
+The journal tells on which days of which tenants something changed. A change is rated once the warehouse has stored it
+(its progress says so), at most once a second however much flows; then the journal offset is committed. A crash rates
+again: rows are absolute.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from core.period import Period
 from core.topics import USAGE_JOURNAL
 from rating.adapters.clickhouse import ClickHouseRating
 from rating.adapters.kafka import Touched, publish_costs, read_touched
-from rating.adapters.postgres import PostgresHeldPlans
-from rating.ports import CostRow
+from rating.adapters.postgres import PostgresTimelines
+from rating.ports import CostKey, CostRow
 from rating.rate_open_periods import rate_open_periods
 from runtime.postgres import create_pool
 from runtime.settings import Settings
@@ -47,8 +47,8 @@ class Pending:
         self.by_partition.setdefault(partition, []).append((offset, touched))
 
     def take_stored(self, stored: dict[int, int]) -> tuple[set[tuple[str, Period]], dict[TopicPartition, int]]:
-        """Take out what the warehouse has stored; returns the months to rate and the journal offsets to commit then."""
-        months: set[tuple[str, Period]] = set()
+        """Take out what the warehouse has stored; returns the spans to rate and the journal offsets to commit then."""
+        spans: set[tuple[str, Period]] = set()
         offsets: dict[TopicPartition, int] = {}
         for partition, records in self.by_partition.items():
             done = stored.get(partition.partition, 0)
@@ -56,8 +56,8 @@ class Pending:
             if ready:
                 self.by_partition[partition] = records[len(ready) :]
                 offsets[partition] = ready[-1][0] + 1
-                months.update(*(touched.months for _, touched in ready))
-        return months, offsets
+                spans.update(*(touched.spans for _, touched in ready))
+        return spans, offsets
 
     def keep_only(self, assigned: set[TopicPartition]) -> None:
         """Forget partitions that another worker reads now."""
@@ -75,6 +75,9 @@ class _Sink:
 
     def __init__(self, store: ClickHouseRating, producer: AIOKafkaProducer) -> None:
         self._store, self._producer = store, producer
+
+    async def present(self, tenant_ids: Sequence[str], periods: Sequence[str]) -> Sequence[CostKey]:
+        return await self._store.present(tenant_ids, periods)
 
     async def put(self, rows: Sequence[CostRow]) -> None:
         await self._store.put(rows)
@@ -96,7 +99,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     await consumer.start()
     try:
         async with create_pool(settings, max_size=2) as pool:
-            plans, pending = PostgresHeldPlans(pool), Pending()
+            plans, pending = PostgresTimelines(pool), Pending()
             while not stop.is_set():
                 await _read(consumer, pending)
                 try:
@@ -123,7 +126,7 @@ async def _read(consumer: AIOKafkaConsumer, pending: Pending) -> None:
 
 
 async def _rate_stored(
-    consumer: AIOKafkaConsumer, pending: Pending, plans: PostgresHeldPlans, store: ClickHouseRating, sink: _Sink
+    consumer: AIOKafkaConsumer, pending: Pending, plans: PostgresTimelines, store: ClickHouseRating, sink: _Sink
 ) -> None:
     assigned = set(consumer.assignment())
     pending.keep_only(assigned)
@@ -131,9 +134,9 @@ async def _rate_stored(
         return
     stored = await store.stored_up_to([partition.partition for partition in pending.by_partition])
     before = {partition: list(records) for partition, records in pending.by_partition.items()}
-    months, offsets = pending.take_stored(stored)
+    spans, offsets = pending.take_stored(stored)
     try:
-        rows = await rate_open_periods(months, plans=plans, usage=store, sink=sink, now=SystemClock().now())
+        rows = await rate_open_periods(spans, plans=plans, usage=store, sink=sink, now=SystemClock().now())
         if offsets:
             await consumer.commit(offsets)
     except BaseException:
@@ -141,4 +144,4 @@ async def _rate_stored(
         pending.by_partition = before
         raise
     if rows:
-        log.debug("usage.rated", months=len(months), rows=rows)
+        log.debug("usage.rated", spans=len(spans), rows=rows)

@@ -1,96 +1,182 @@
-"""Keeps the running cost: rates what tenants have used of a month so far, with the functions invoices are made with."""
+"""Keeps the running cost: rates what tenants have used of a billing period so far, with the invoice's functions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
+from typing import NamedTuple
 
+import structlog
+
+from core.errors import InvalidInputError
+from core.meters import Meter
 from core.period import Period, month_key
+from rating.domain.fine_usage import Entries, FineUsage
 from rating.domain.usage import UsageRow
-from rating.ports import CostRow, CostSink, HeldPlan, HeldPlans, PeriodUsage
-from rating.rate_charges import rate
+from rating.domain.windows import Windows
+from rating.ports import CostKey, CostRow, CostSink, HeldTimeline, PeriodUsage, Timelines
+from rating.rate_timeline import Holding, UsageOfHolding, holdings_of, period_name, rate_holding
+
+_ZERO = Decimal(0)
+log = structlog.get_logger()
+
+
+class _Read(NamedTuple):
+    """Usage that is read in one go for all tenants that need it."""
+
+    windows: Windows
+    month: Period
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenPeriod:
+    """A billing period of one subscription, and what is due in it."""
+
+    held: HeldTimeline
+    name: str
+    holdings: Sequence[Holding]
+
+    @property
+    def tenant_id(self) -> str:
+        return self.held.timeline.tenant_id
 
 
 async def rate_open_periods(
-    touched: Iterable[tuple[str, Period]], *, plans: HeldPlans, usage: PeriodUsage, sink: CostSink, now: datetime
+    touched: Iterable[tuple[str, Period]], *, plans: Timelines, usage: PeriodUsage, sink: CostSink, now: datetime
 ) -> int:
-    """Rate each touched (tenant, month) anew and publish the rows; returns how many.
+    """Rate anew each billing period of a tenant that shares an instant with a touched span; returns how many rows.
 
-    Rows are absolute, so rating again is harmless. Base fees and minimums count as the month's invoice would show them
-    if no more usage came.
+    Rows are absolute, so rating again is harmless; what was published before and is owed no longer becomes a row of
+    zero. Fees and minimums count as the period's invoice would show them if no more usage came, fees in advance with
+    the period that they are for.
     """
-    by_month: dict[Period, set[str]] = {}
-    for tenant_id, period in touched:
-        by_month.setdefault(period, set()).add(tenant_id)
-    rows: list[CostRow] = []
-    for period, tenants in by_month.items():
-        held = await plans.held(sorted(tenants), period)
-        used = await _usage_of(held, period, usage, now)
-        for plan in held:
-            window = plan.term.within(period)
-            if window is not None:
-                rows += _rows(plan, period, used[window].get(plan.tenant_id, ()), now)
-    rows = _summed(rows)
+    spans: dict[str, list[Period]] = {}
+    for tenant_id, span in touched:
+        spans.setdefault(tenant_id, []).append(span)
+    if not spans:
+        return 0
+    hull = Period(
+        min(one.start for found in spans.values() for one in found),
+        max(one.end for found in spans.values() for one in found),
+    )
+    timelines = await plans.held(sorted(spans), hull)
+    periods = [one for held in timelines for one in _open_periods(held, spans[held.timeline.tenant_id])]
+    used = await _read_usage(periods, usage, now)
+    rows = _summed(row for one in periods for row in _rows(one, used, now))
+    names = {(one.tenant_id, one.name) for one in periods}
+    without = spans.keys() - {held.timeline.tenant_id for held in timelines}
+    names |= {(tenant_id, month_key(span.start)) for tenant_id in without for span in spans[tenant_id]}
+    rows += await _vanished(names, rows, sink, now)
     if rows:
         await sink.put(rows)
     return len(rows)
 
 
-async def _usage_of(
-    held: Sequence[HeldPlan], period: Period, usage: PeriodUsage, now: datetime
-) -> dict[Period, Mapping[str, Sequence[UsageRow]]]:
-    """Read usage once per distinct window: nearly all tenants hold their plan for the whole month."""
-    tenants_of: dict[Period, list[str]] = {}
-    for plan in held:
-        window = plan.term.within(period)
-        if window is not None:
-            tenants_of.setdefault(window, []).append(plan.tenant_id)
-    meters = {charge.meter.meter_id: charge.meter for plan in held for charge in plan.plan.charges if charge.meter}
-    return {
-        window: await usage.usage(tenants, window, meters=meters, month=period, until=now)
-        for window, tenants in tenants_of.items()
-    }
+def _open_periods(held: HeldTimeline, spans: Sequence[Period]) -> Iterator[_OpenPeriod]:
+    timeline = held.timeline
+    periods = {period for span in spans for period in timeline.cycle.periods(span)}
+    for period in sorted(periods):
+        yield _OpenPeriod(held, period_name(timeline.cycle, period), holdings_of(timeline, period, held.plan_of))
 
 
-def _rows(held: HeldPlan, period: Period, used: Sequence[UsageRow], now: datetime) -> list[CostRow]:
-    rating = rate(held.plan, used, period, held.term)
-    return [
-        CostRow(
-            tenant_id=held.tenant_id,
-            period=month_key(period.start),
-            plan_id=held.plan.plan_id,
-            charge_id=line.charge_id,
-            meter_id=line.meter_id or "",
-            quantity=line.quantity,
-            amount=line.amount,
-            currency=rating.currency,
-            rated_at=now,
-            version=int(now.timestamp() * 1_000),
-        )
-        for line in rating.lines
-    ]
+async def _read_usage(
+    periods: Iterable[_OpenPeriod], usage: PeriodUsage, now: datetime
+) -> dict[tuple[_Read, str], UsageOfHolding]:
+    """Read usage once per distinct windows: nearly all tenants hold their plan for the whole month."""
+    tenants: dict[_Read, dict[str, None]] = {}
+    wanted: dict[_Read, set[FineUsage]] = {}
+    meters: dict[str, Meter] = {}
+    for one in periods:
+        for holding in one.holdings:
+            if holding.windows is None:
+                continue
+            read = _Read(holding.windows, holding.period)
+            tenants.setdefault(read, {})[one.tenant_id] = None
+            wanted.setdefault(read, set()).update(holding.wanted)
+            meters |= {charge.meter.meter_id: charge.meter for charge in holding.plan.charges if charge.meter}
+    found: dict[tuple[_Read, str], UsageOfHolding] = {}
+    for read, of_read in tenants.items():
+        rows = await usage.usage(list(of_read), read.windows, meters=meters, month=read.month, until=now)
+        entries: Mapping[str, Entries] = {}
+        if wanted[read]:
+            entries = await usage.fine_usage(list(of_read), read.windows, wanted[read], meters=meters)
+        for tenant_id in of_read:
+            found[read, tenant_id] = UsageOfHolding(_of(rows, tenant_id), entries.get(tenant_id, {}))
+    return found
+
+
+def _of(rows: Mapping[str, Sequence[UsageRow]], tenant_id: str) -> Sequence[UsageRow]:
+    return rows.get(tenant_id, ())
+
+
+def _rows(one: _OpenPeriod, used: Mapping[tuple[_Read, str], UsageOfHolding], now: datetime) -> Iterator[CostRow]:
+    for holding in one.holdings:
+        usage = UsageOfHolding()
+        if holding.windows is not None:
+            usage = used[_Read(holding.windows, holding.period), one.tenant_id]
+        try:
+            rated = rate_holding(holding, usage)
+        except InvalidInputError as refused:
+            # The invoicing consumer parks such an account; everybody else's running cost must not stop for it.
+            log.error("usage.unratable", tenant=one.tenant_id, period=one.name, reason=str(refused))
+            continue
+        units = {charge.charge_id: charge.line_unit for charge in holding.plan.charges}
+        for line in rated.lines:
+            yield CostRow(
+                tenant_id=one.tenant_id,
+                period=one.name,
+                plan_id=holding.plan.plan_id,
+                charge_id=line.rated.charge_id,
+                meter_id=line.rated.meter_id or "",
+                # Events, packages and amounts that are there once are no quantity of the meter.
+                quantity=line.rated.quantity if line.rated.unit == units[line.rated.charge_id] else _ZERO,
+                amount=line.rated.amount,
+                currency=holding.plan.currency,
+                rated_at=now,
+                version=_version(now),
+                subscription_id=one.held.timeline.subscription_id,
+                holding=holding.reference.text,
+            )
 
 
 def _summed(rows: Iterable[CostRow]) -> list[CostRow]:
-    """Add the parts of a charge up, and what two plans held in one month have in common: that is the stored grain."""
-    sums: dict[tuple[str, str, str, str], tuple[CostRow, Decimal, Decimal]] = {}
+    """Add the parts of a charge up: that is the stored grain."""
+    sums: dict[CostKey, CostRow] = {}
     for row in rows:
-        key = (row.tenant_id, row.period, row.charge_id, row.meter_id)
-        _, quantity, amount = sums.get(key, (row, Decimal(0), Decimal(0)))
-        sums[key] = (row, quantity + row.quantity, amount + row.amount)
+        before = sums.get(row.key)
+        if before is not None:
+            row = replace(row, quantity=before.quantity + row.quantity, amount=before.amount + row.amount)
+        sums[row.key] = row
+    return list(sums.values())
+
+
+async def _vanished(
+    names: set[tuple[str, str]], rows: Iterable[CostRow], sink: CostSink, now: datetime
+) -> list[CostRow]:
+    """Return a row of zero for all that was published of these tenants' periods and is owed no longer."""
+    present = await sink.present(sorted({tenant for tenant, _ in names}), sorted({period for _, period in names}))
+    owed = {row.key for row in rows}
     return [
         CostRow(
-            tenant_id=row.tenant_id,
-            period=row.period,
-            plan_id=row.plan_id,
-            charge_id=row.charge_id,
-            meter_id=row.meter_id,
-            quantity=quantity,
-            amount=amount,
-            currency=row.currency,
-            rated_at=row.rated_at,
-            version=row.version,
+            tenant_id=key.tenant_id,
+            period=key.period,
+            plan_id=key.plan_id,
+            charge_id=key.charge_id,
+            meter_id=key.meter_id,
+            quantity=_ZERO,
+            amount=_ZERO,
+            currency=key.currency,
+            rated_at=now,
+            version=_version(now),
+            subscription_id=key.subscription_id,
+            holding=key.holding,
         )
-        for row, quantity, amount in sums.values()
+        for key in present
+        if key not in owed and (key.tenant_id, key.period) in names
     ]
+
+
+def _version(now: datetime) -> int:
+    return int(now.timestamp() * 1_000)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -12,8 +12,11 @@ from core.meters import Meter
 from core.period import Period
 from invoicing.domain.usage_evidence import HourOfUsage, UsageEvidence
 from invoicing.ports import InvoicedFact
+from rating.adapters.fine_usage import read_fine_usage, window_parameters
 from rating.adapters.measured_usage import read_measured
+from rating.domain.fine_usage import Entries, FineUsage
 from rating.domain.usage import usage_row
+from rating.domain.windows import Windows, hull_of
 from runtime.clickhouse import INSERT_SETTINGS, connect_clickhouse_async
 from runtime.settings import Settings
 
@@ -25,12 +28,14 @@ SELECT meter, dimensions, toUnixTimestamp(toStartOfHour(window_start)) AS hour,
 FROM usage_rollups FINAL
 WHERE tenant = {tenant:String}
   AND window_start >= toDateTime({start:UInt32}, 'UTC') AND window_start < toDateTime({end:UInt32}, 'UTC')
+  AND NOT arrayExists(gap -> toUnixTimestamp(window_start) >= gap.1 AND toUnixTimestamp(window_start) < gap.2,
+                      {gaps:Array(Tuple(UInt32, UInt32))})
 GROUP BY meter, dimensions, hour
 ORDER BY meter, hour
 """
 _FACT_COLUMNS = (
     "tenant", "period", "state", "reference", "plan", "charge", "meter", "quantity", "amount", "currency", "rated_at",
-    "version",
+    "version", "holding",
 )  # fmt: skip
 
 
@@ -42,22 +47,22 @@ class ClickHouseUsage:
         self._client: Any = None
 
     async def usage(
-        self, tenant_id: str, window: Period, *, meters: Mapping[str, Meter], month: Period
+        self, tenant_id: str, windows: Windows, *, meters: Mapping[str, Meter], month: Period
     ) -> UsageEvidence:
-        """Return the usage of a window on whole minutes: what adds up in one read, and each kind of sampled meter."""
+        """Return the usage of windows on whole minutes: what adds up in one read, and each kind of sampled meter."""
         client = await self._connected()
-        hourly = client.query(
-            USAGE_OF_PERIOD,
-            parameters={
-                "tenant": tenant_id,
-                "start": int(window.start.timestamp()),
-                "end": int(window.end.timestamp()),
-            },
-        )
-        sampled = read_measured(client, [tenant_id], window, meters.values(), month=month, until=window.end)
+        hourly = client.query(USAGE_OF_PERIOD, parameters=window_parameters(windows) | {"tenant": tenant_id})
+        until = hull_of(windows).end
+        sampled = read_measured(client, [tenant_id], windows, meters.values(), month=month, until=until)
         found, measured = await asyncio.gather(hourly, sampled)
         hours = [_hour_of_usage(*row) for row in found.result_rows]
         return UsageEvidence.of(hours, measured.get(tenant_id, ()), meters)
+
+    async def fine_usage(
+        self, tenant_id: str, windows: Windows, wanted: Collection[FineUsage], *, meters: Mapping[str, Meter]
+    ) -> Entries:
+        """Return the usage of windows by quarter hours or single events, as it is wanted."""
+        return (await read_fine_usage(await self._connected(), [tenant_id], windows, wanted, meters))[tenant_id]
 
     async def put(self, facts: Sequence[InvoicedFact]) -> None:
         """Write the facts; writing them again changes nothing."""
@@ -75,6 +80,7 @@ class ClickHouseUsage:
                 fact.currency,
                 fact.issued_at,
                 fact.sequence,
+                fact.holding,
             ]
             for fact in facts
         ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
@@ -14,39 +14,62 @@ from core.messages import InvoiceFinalized, encode_message
 from core.meters import Meter
 from core.period import Period, format_instant
 from core.topics import INVOICE_FINALIZED
+from invoicing.adapters.stored_subscribed import read_subscribed
 from invoicing.domain.invoice import Buyer, Invoice
 from invoicing.domain.lines import Billed, Line
 from invoicing.domain.snapshot import money_text
-from invoicing.ports import Contract
+from invoicing.domain.subscribed import Subscribed
+from rating.adapters.postgres_credits import PostgresCreditLedger
+from rating.rate_timeline import PlanReference
 from runtime.outbox import append_event
 from runtime.postgres import Connection, Pool
 from runtime.stored_meters import read_meters
 
-_CONTRACTS = (
-    "SELECT subscription_id, plan_id, plan_version, digest AS plan_digest, document, overrides, started_at, ended_at"
-    " FROM subscriptions JOIN plan_versions USING (plan_id)"
-    " WHERE tenant_id = %s AND version = plan_version AND started_at < %s AND (ended_at IS NULL OR ended_at > %s)"
-    " ORDER BY started_at"
+_TENANT = (
+    "SELECT tenant_id, name, email, address, country, currency, parked_reason, time_zone, billing_anchor_day"
+    " FROM tenants WHERE tenant_id = %s"
 )
-# One row per item: the line that billed it first, with the sums over all invoices of the period.
+# One row per item: the line that billed it first, with the sums over all invoices. A line from before lines had periods
+# settles its invoice's own, and its key does not name the plan version: it is that of the subscription's start.
 _BILLED = (
-    "SELECT DISTINCT ON (item_key) item_key, charge_id, kind, description, meter_id, dimensions, unit, unit_amount,"
-    " price_digest, evidence, invoice_id, number,"
-    " sum(line.quantity) OVER item AS quantity, sum(line.exact_amount) OVER item AS exact_amount,"
-    " sum(line.amount) OVER item AS amount"
+    "WITH lines AS ("
+    " SELECT CASE WHEN settles IS NULL THEN item_key || '|' || %(plan)s ELSE item_key END AS item_key, charge_id, kind,"
+    " description, meter_id, dimensions, unit, unit_amount, price_digest, evidence, invoice_id, number, sequence,"
+    " issued_at, quantity, exact_amount, amount, line.period_start, line.period_end, settles,"
+    " coalesce(settles, invoices.period_start) AS settled"
     " FROM invoice_lines AS line JOIN invoices USING (invoice_id)"
-    " WHERE subscription_id = %s AND period_start = %s AND status NOT IN ('draft', 'void')"
-    " WINDOW item AS (PARTITION BY item_key) ORDER BY item_key, sequence"
+    " WHERE subscription_id = %(subscription)s AND status NOT IN ('draft', 'void')"
+    "), items AS ("
+    " SELECT DISTINCT ON (item_key) item_key, charge_id, kind, description, meter_id, dimensions, unit, unit_amount,"
+    " price_digest, evidence, invoice_id, number, period_start, period_end, settles,"
+    " sum(quantity) OVER item AS quantity, sum(exact_amount) OVER item AS exact_amount,"
+    " sum(amount) OVER item AS amount,"
+    " last_value(settled) OVER (PARTITION BY item_key ORDER BY issued_at, sequence"
+    " ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS last_settled"
+    " FROM lines WINDOW item AS (PARTITION BY item_key) ORDER BY item_key, issued_at, sequence"
+    ")"
+    " SELECT * FROM items WHERE last_settled = ANY(%(settling)s) OR item_key = ANY(%(item_keys)s)"
+)
+_INVOICED = (
+    "SELECT settled, max(issued_at) AS issued_at FROM ("
+    " SELECT period_start AS settled, issued_at FROM invoices"
+    " WHERE subscription_id = %(subscription)s AND status NOT IN ('draft', 'void')"
+    " UNION ALL"
+    " SELECT settles, issued_at FROM invoice_lines JOIN invoices USING (invoice_id)"
+    " WHERE subscription_id = %(subscription)s AND status NOT IN ('draft', 'void') AND settles < invoices.period_start"
+    ") AS settled GROUP BY settled"
 )
 _INSERT_INVOICE = (
     "INSERT INTO invoices (invoice_id, tenant_id, subscription_id, period_start, period_end, sequence, status, number,"
-    " currency, subtotal, tax, total, issued_at, due_at, paid_at, snapshot, snapshot_sha256, engine_version)"
-    " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+    " currency, subtotal, tax, total, credits_applied, issued_at, due_at, paid_at, snapshot, snapshot_sha256,"
+    " engine_version)"
+    " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 )
 _INSERT_LINE = (
     "INSERT INTO invoice_lines (invoice_id, position, item_key, charge_id, kind, description, meter_id, dimensions,"
-    " quantity, unit, unit_amount, exact_amount, amount, corrects_invoice, price_digest, evidence)"
-    " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+    " quantity, unit, unit_amount, exact_amount, amount, corrects_invoice, price_digest, evidence, period_start,"
+    " period_end, settles)"
+    " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 )
 
 
@@ -61,13 +84,18 @@ class PostgresBooks:
         """Lock a tenant's account in a transaction that commits unless the block raises; None for an unknown tenant."""
         async with self._pool.connection() as connection, connection.transaction():
             # NO KEY: rows of other tables that refer to the tenant may still be written meanwhile.
-            found = await connection.execute(
-                "SELECT tenant_id, name, email, address, country, currency, parked_reason FROM tenants"
-                " WHERE tenant_id = %s FOR NO KEY UPDATE",
-                (tenant_id,),
-            )
-            row = await found.fetchone()
-            yield PostgresAccount(connection, Buyer(**row)) if row else None
+            yield await _open(connection, f"{_TENANT} FOR NO KEY UPDATE", tenant_id)
+
+    @asynccontextmanager
+    async def view_account(self, tenant_id: str) -> AsyncIterator[PostgresAccount | None]:
+        """Open a tenant's account for reading, without a lock; whatever is written there is taken back."""
+        async with self._pool.connection() as connection, connection.transaction(force_rollback=True):
+            yield await _open(connection, _TENANT, tenant_id)
+
+
+async def _open(connection: Connection, query: str, tenant_id: str) -> PostgresAccount | None:
+    row = await (await connection.execute(query.encode(), (tenant_id,))).fetchone()
+    return PostgresAccount(connection, Buyer(**row)) if row else None
 
 
 class PostgresAccount:
@@ -75,30 +103,56 @@ class PostgresAccount:
 
     def __init__(self, connection: Connection, buyer: Buyer) -> None:
         self._connection, self._buyer = connection, buyer
+        self._ledger = PostgresCreditLedger(connection)
+        self._plans_at_start: dict[str, str] = {}
 
     @property
     def buyer(self) -> Buyer:
         """The tenant."""
         return self._buyer
 
-    async def contracts_in(self, period: Period) -> list[Contract]:
-        """Return the subscriptions that hold any part of the period, by start."""
-        rows = await self._rows(_CONTRACTS, (self._buyer.tenant_id, period.end, period.start))
-        return [Contract(**row) for row in rows]
+    @property
+    def ledger(self) -> PostgresCreditLedger:
+        """The tenant's credits, moved in this transaction."""
+        return self._ledger
+
+    async def subscriptions(self, before: datetime) -> list[Subscribed]:
+        """Return the subscriptions that began before an instant, by start, ended ones too."""
+        subscribed = await read_subscribed(self._connection, tenant_ids=[self._buyer.tenant_id])
+        for one in subscribed:
+            held = one.start.held
+            reference = PlanReference(held.plan_id, held.plan_version, held.overrides)
+            self._plans_at_start[one.subscription_id] = reference.text
+        return [one for one in subscribed if one.start.started_at < before]
 
     async def meters(self) -> dict[str, Meter]:
         """Return all meters by id."""
         return await read_meters(self._connection)
 
-    async def billed(self, subscription_id: str, period: Period) -> dict[str, Billed]:
-        """Return what was billed for the period, summed over its invoices, by item key."""
+    async def billed(
+        self, subscription_id: str, *, settling: Sequence[datetime], item_keys: Sequence[str]
+    ) -> dict[str, Billed]:
+        """Return what was billed, summed over all invoices, by item key."""
+        asked = {
+            "subscription": subscription_id,
+            "plan": self._plans_at_start.get(subscription_id, ""),
+            "settling": list(settling),
+            "item_keys": list(item_keys),
+        }
         found = {}
-        for row in await self._rows(_BILLED, (subscription_id, period.start)):
-            invoice_id, number = row.pop("invoice_id"), row.pop("number")
+        for row in await self._rows(_BILLED, asked):
+            invoice_id, number, _ = row.pop("invoice_id"), row.pop("number"), row.pop("last_settled")
+            start, end = row.pop("period_start"), row.pop("period_end")
             row["dimensions"] = tuple(sorted(row["dimensions"].items()))
-            line = Line(**row, per=row["evidence"].get("per", 1))
+            period = None if start is None else Period(start, end)
+            line = Line(**row, per=row["evidence"].get("per", 1), period=period)
             found[line.item_key] = Billed(line, invoice_id, number)
         return found
+
+    async def invoiced(self, subscription_id: str) -> dict[datetime, datetime]:
+        """Return, by the start of each billing period that was invoiced, when that was done last."""
+        rows = await self._rows(_INVOICED, {"subscription": subscription_id})
+        return {row["settled"]: row["issued_at"] for row in rows}
 
     async def next_sequence(self, subscription_id: str, period: Period) -> int:
         """Return the sequence the period's next invoice gets."""
@@ -137,6 +191,7 @@ class PostgresAccount:
                 draft.total,
                 invoice.tax,
                 invoice.total,
+                invoice.credits_applied,
                 invoice.issued_at,
                 invoice.due_at,
                 invoice.issued_at if invoice.status == "paid" else None,
@@ -164,7 +219,7 @@ class PostgresAccount:
             (reason, now, self._buyer.tenant_id),
         )
 
-    async def _rows(self, query: str, arguments: tuple[Any, ...]) -> list[dict[str, Any]]:
+    async def _rows(self, query: str, arguments: Any) -> list[dict[str, Any]]:
         return await (await self._connection.execute(query.encode(), arguments)).fetchall()
 
 
@@ -186,6 +241,9 @@ def _line_row(invoice_id: str, position: int, line: Line) -> tuple[Any, ...]:
         line.corrects_invoice,
         line.price_digest,
         Jsonb(dict(line.evidence)),
+        line.period.start if line.period else None,
+        line.period.end if line.period else None,
+        line.settles,
     )
 
 
@@ -196,7 +254,7 @@ def _announcement(invoice: Invoice) -> InvoiceFinalized:
         number=invoice.number,
         tenant_id=invoice.tenant_id,
         currency=draft.currency,
-        amount_due=money_text(invoice.total, draft.currency),
+        amount_due=money_text(invoice.amount_due, draft.currency),
         period_start=format_instant(draft.period.start),
         period_end=format_instant(draft.period.end),
         issued_at=format_instant(invoice.issued_at),

@@ -2,38 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from core.period import Period
-from invoicing.ports import Document, InvoicedFact, ListedInvoice, Payable, StoredSnapshot
+from core.calendar import Calendar
+from core.period import parse_month
+from invoicing.domain.which_periods import periods_ending_in
+from invoicing.ports import Document, InvoicedFact, ListedInvoice, Payable, StoredSnapshot, ToInvoice
+from rating.domain.cycle import Cycle, Interval, calendar_cycle
+from rating.rate_timeline import period_name
 from runtime.postgres import Connection, Pool
 
+# Wide: months of other zones begin and end up to a day apart. A subscription whose last change was put down only now
+# may owe something for periods before its end, or have something coming.
 _TENANTS = (
-    "SELECT DISTINCT tenant_id, parked_reason FROM subscriptions JOIN tenants USING (tenant_id)"
-    " WHERE started_at < %(end)s AND (ended_at IS NULL OR ended_at > %(start)s)"
-    " AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s) ORDER BY tenant_id"
+    "SELECT tenant_id, parked_reason, time_zone, billing_anchor_day, started_at, billing_interval, anchor,"
+    " CASE WHEN EXISTS (SELECT FROM subscription_phases p WHERE p.subscription_id = s.subscription_id)"
+    " THEN (SELECT nullif(max(coalesce(ends_at, 'infinity')), 'infinity') FROM subscription_phases p"
+    " WHERE p.subscription_id = s.subscription_id) ELSE ended_at END AS ended_at,"
+    " (SELECT max(c.recorded_at) FROM subscription_changes c WHERE c.subscription_id = s.subscription_id) AS changed_at"
+    " FROM subscriptions AS s JOIN tenants USING (tenant_id)"
+    " WHERE started_at < %(end)s AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s) ORDER BY tenant_id"
 )
 _INVOICES = (
-    "SELECT invoice_id, number, invoices.tenant_id, plan_id, period_start, sequence, status, currency, total,"
-    " amount_paid, issued_at, due_at, paid_at, location AS document"
-    " FROM invoices JOIN subscriptions USING (subscription_id)"
+    "SELECT invoice_id, number, invoices.tenant_id, plan_id, period_start, sequence, status, invoices.currency, total,"
+    " credits_applied, amount_paid, issued_at, due_at, paid_at, location AS document, month"
+    " FROM invoices JOIN subscriptions USING (subscription_id) JOIN tenants ON tenants.tenant_id = invoices.tenant_id"
     " LEFT JOIN invoice_documents USING (invoice_id)"
-    " WHERE number IS NOT NULL AND (%(start)s::timestamptz IS NULL OR period_start = %(start)s)"
+    " CROSS JOIN LATERAL ("
+    " SELECT to_char((period_end - interval '1 minute') AT TIME ZONE time_zone, 'YYYY-MM') AS month)"
+    " WHERE number IS NOT NULL AND (%(month)s::text IS NULL OR month = %(month)s)"
     " AND (%(tenant)s::text IS NULL OR invoices.tenant_id = %(tenant)s) ORDER BY number"
 )
-# Lines are summed by charge and meter: that is the grain dashboards keep.
+# Lines are summed by plan version, charge, meter and billing period: that is the grain dashboards keep. What was taken
+# off a charge lowers its amount; a quantity it has none.
 _FACTS = (
-    "SELECT invoice.tenant_id, to_char(period_start AT TIME ZONE 'UTC', 'YYYY-MM') AS period, invoice.invoice_id,"
-    " plan_id, charge_id, coalesce(meter_id, '') AS meter_id, sum(quantity) AS quantity, sum(amount) AS amount,"
-    " currency, issued_at, sequence"
-    " FROM invoices AS invoice JOIN subscriptions USING (subscription_id)"
+    "SELECT invoice.tenant_id, coalesce(settles, invoice.period_start) AS settled, invoice.invoice_id, charge_id,"
+    " coalesce(evidence -> 'plan' ->> 'id', subscription.plan_id) AS plan_id,"
+    " coalesce(evidence -> 'plan' ->> 'version', subscription.plan_version::text) AS plan_version,"
+    " coalesce(meter_id, '') AS meter_id,"
+    " sum(line.quantity) FILTER (WHERE line.kind NOT IN ('coupon', 'discount', 'maximum', 'true_up')) AS quantity,"
+    " sum(line.amount) AS amount, invoice.currency, issued_at, sequence, time_zone, billing_anchor_day,"
+    " billing_interval, anchor, started_at"
+    " FROM invoices AS invoice JOIN subscriptions AS subscription USING (subscription_id)"
+    " JOIN tenants ON tenants.tenant_id = invoice.tenant_id"
     " JOIN invoice_lines AS line ON line.invoice_id = invoice.invoice_id"
     " WHERE invoice.invoice_id = %s AND number IS NOT NULL"
-    " GROUP BY invoice.invoice_id, plan_id, charge_id, meter_id ORDER BY charge_id, meter_id"
+    " GROUP BY invoice.invoice_id, subscription.subscription_id, tenants.tenant_id, settled, 5, 6, charge_id, meter_id"
+    " ORDER BY settled, charge_id, meter_id"
 )
 
 
@@ -43,14 +62,23 @@ class PostgresRegister:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def tenants_to_invoice(self, period: Period, tenant_id: str | None) -> list[tuple[str, str | None]]:
-        """Return (tenant, why it is parked or None) for tenants with a subscription in the period."""
-        rows = await self._rows(_TENANTS, {"start": period.start, "end": period.end, "tenant": tenant_id})
-        return [(row["tenant_id"], row["parked_reason"]) for row in rows]
+    async def tenants_to_invoice(self, month: str, tenant_id: str | None) -> list[ToInvoice]:
+        """Return the tenants with a subscription in the month of their own calendar, by id."""
+        widest = parse_month(month)
+        rows = await self._rows(_TENANTS, {"end": widest.end + timedelta(days=1), "tenant": tenant_id})
+        found: dict[str, ToInvoice] = {}
+        for row in rows:
+            calendar = Calendar(row["time_zone"], row["billing_anchor_day"])
+            until = max((at for at in (row["ended_at"], row["changed_at"]) if at is not None), default=None)
+            ends = None if row["ended_at"] is None else until
+            for period in periods_ending_in(_cycle_of(row, calendar), calendar.period(month)):
+                if row["started_at"] < calendar.period(month).end and (ends is None or ends > period.start):
+                    found[row["tenant_id"]] = ToInvoice(row["tenant_id"], row["parked_reason"], calendar)
+        return list(found.values())
 
-    async def invoices(self, period: Period | None, tenant_id: str | None) -> list[ListedInvoice]:
-        """Return finalized invoices by number."""
-        rows = await self._rows(_INVOICES, {"start": period.start if period else None, "tenant": tenant_id})
+    async def invoices(self, month: str | None, tenant_id: str | None) -> list[ListedInvoice]:
+        """Return finalized invoices by number; those of a month (`2026-10`) whose billing period ends in it."""
+        rows = await self._rows(_INVOICES, {"month": month, "tenant": tenant_id})
         return [ListedInvoice(**row) for row in rows]
 
     async def unpark(self, tenant_id: str) -> bool:
@@ -68,7 +96,7 @@ class PostgresRegister:
         """Lock an invoice in a transaction; None if it is unknown."""
         async with self._pool.connection() as connection, connection.transaction():
             found = await connection.execute(
-                "SELECT invoice_id, tenant_id, status, currency, total, amount_paid FROM invoices"
+                "SELECT invoice_id, tenant_id, status, currency, amount_due, amount_paid FROM invoices"
                 " WHERE invoice_id = %s FOR NO KEY UPDATE",
                 (invoice_id,),
             )
@@ -113,7 +141,7 @@ class PostgresRegister:
 
     async def facts(self, invoice_id: str) -> list[InvoicedFact]:
         """Return an invoice's lines summed by charge and meter; empty for an unknown invoice."""
-        return [InvoicedFact(**row) for row in await self._rows(_FACTS, (invoice_id,))]
+        return [_fact(row) for row in await self._rows(_FACTS, (invoice_id,))]
 
     async def _rows(self, query: str, arguments: Any) -> list[dict[str, Any]]:
         async with self._pool.connection() as connection:
@@ -137,3 +165,20 @@ class PostgresPayable:
             "UPDATE invoices SET status = 'paid', amount_paid = %s, paid_at = %s WHERE invoice_id = %s",
             (amount, paid_at, self._payable.invoice_id),
         )
+
+
+def _cycle_of(row: Mapping[str, Any], calendar: Calendar) -> Cycle:
+    interval = Interval(row["billing_interval"])
+    if row["anchor"] is None:
+        return calendar_cycle(interval, calendar, row["started_at"])
+    return Cycle(interval, row["anchor"], calendar.time_zone)
+
+
+def _fact(row: dict[str, Any]) -> InvoicedFact:
+    cycle = _cycle_of(row, Calendar(row.pop("time_zone"), row.pop("billing_anchor_day")))
+    for name in ("billing_interval", "anchor", "started_at"):
+        del row[name]
+    row["period"] = period_name(cycle, cycle.period_at(row.pop("settled")))
+    row["quantity"] = row["quantity"] or Decimal(0)
+    row["holding"] = f"{row['plan_id']}@{row.pop('plan_version')}"
+    return InvoicedFact(**row)

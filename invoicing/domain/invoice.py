@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from core.calendar import Calendar
 from core.errors import must_hold
 from core.ids import derive_id
 from core.period import Period, format_instant
@@ -25,6 +26,13 @@ class Buyer:
     country: str
     currency: str
     parked_reason: str | None = None
+    time_zone: str = "UTC"
+    billing_anchor_day: int = 1
+
+    @property
+    def calendar(self) -> Calendar:
+        """How the tenant's time is cut into months."""
+        return Calendar(self.time_zone, self.billing_anchor_day)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +69,26 @@ class Invoice:
     snapshot: Mapping[str, Any]
     snapshot_sha256: str
     engine_version: str
+    credits_applied: Decimal = Decimal(0)
 
     def __post_init__(self) -> None:
         must_hold(self.total >= 0, f"invoice {self.number} has a negative total")
+        must_hold(0 <= self.credits_applied <= self.total, f"invoice {self.number} draws too much credit")
 
     @property
     def total(self) -> Decimal:
-        """What is due, in the invoice's currency, rounded to its minor unit."""
+        """What the invoice asks for before credits, in its currency, rounded to the minor unit."""
         return self.draft.total + self.tax
+
+    @property
+    def amount_due(self) -> Decimal:
+        """What is left to be paid after credits."""
+        return self.total - self.credits_applied
 
     @property
     def status(self) -> str:
         """`paid` if nothing is due, else `finalized`."""
-        return "finalized" if self.total else "paid"
+        return "finalized" if self.amount_due else "paid"
 
 
 def series_of(prefix: str, issued_at: datetime) -> str:

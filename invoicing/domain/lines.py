@@ -1,8 +1,9 @@
 """Invoice lines and the difference between what should be billed and what was. Owns the item key.
 
-An item key names what a line bills whatever its amount is: subscription, charge, part, dimension values, period. Every
-run proposes all items of a period, lays them over what earlier invoices billed for the same keys, and bills only the
-difference; so a second run bills nothing, and late usage becomes lines that say which invoice they correct.
+An item key names what a line bills whatever its amount is: subscription, charge, part, dimension values, period, plan
+version. Every run proposes all items of a period, lays them over what earlier invoices billed for the same keys,
+whatever period those were of, and bills only the difference; so a second run bills nothing, and late usage or a change
+put down later becomes lines that say which invoice they correct.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from core.errors import must_hold
 from core.period import Period, format_instant
+from rating.domain.net_lines import LineAmount
 from rating.domain.price import Dimensions
 
 _ZERO = Decimal(0)
@@ -24,7 +27,9 @@ _ZERO = Decimal(0)
 class Line:
     """One line: proposed, billed or to be billed. Amounts as in `rating.rate_charges.RatedLine`.
 
-    `corrects_invoice` is the invoice that first billed the item, set when the line bills a difference to it.
+    `corrects_invoice` is the invoice that first billed the item, set when the line bills a difference to it. `period`
+    is what the line is for (a month, a year, the next month in advance), `settles` the start of the billing period
+    whose account it settles; None for both stands for the invoice's own period.
     """
 
     item_key: str
@@ -42,6 +47,17 @@ class Line:
     price_digest: str
     evidence: Mapping[str, Any]
     corrects_invoice: str | None = None
+    period: Period | None = None
+    settles: datetime | None = None
+
+    @property
+    def plan_id(self) -> str:
+        """The plan that the line's charge is of."""
+        return str(self.evidence.get("plan", {}).get("id", ""))
+
+    def as_amount(self) -> LineAmount:
+        """Return what coupons and credits need to know of the line."""
+        return LineAmount(self.item_key, self.charge_id, self.meter_id, self.plan_id, self.kind, self.amount)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +69,21 @@ class Billed:
     number: str
 
 
-def item_key(subscription_id: str, charge_id: str, part: str, dimensions: Dimensions, period: Period) -> str:
-    """Return the key of an item; readable, because people look at it when an account is parked."""
+def item_key(
+    subscription_id: str, charge_id: str, part: str, dimensions: Dimensions, period: Period, plan: str = ""
+) -> str:
+    """Return the key of an item; readable, because people look at it when an account is parked.
+
+    `period` is what the item is for, `plan` the version of the plan it is priced by (`PlanReference.text`).
+    """
     values = json.dumps(dict(dimensions), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return "|".join((subscription_id, charge_id, part, values, format_instant(period.start)))
+    key = (subscription_id, charge_id, part, values, format_instant(period.start))
+    return "|".join((*key, plan) if plan else key)
+
+
+def coupon_key(redemption_id: str, line_key: str) -> str:
+    """Return the key of what a coupon takes off an item."""
+    return f"{line_key}|{redemption_id}"
 
 
 def difference(proposed: Sequence[Line], billed: Mapping[str, Billed]) -> list[Line]:

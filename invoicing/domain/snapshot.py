@@ -5,21 +5,33 @@ Amounts and quantities are strings (RFC 8785 knows no decimals); formatting for 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from core.money import minor_units
 from core.period import format_instant
 from invoicing.domain.invoice import Buyer, Draft
 from invoicing.domain.lines import Line
 from invoicing.domain.seller import Seller
-from invoicing.domain.usage_evidence import UsageEvidence, by_day
+from invoicing.domain.usage_evidence import by_day
 from rating.domain.price import plain
 
-FORMAT = 1
-_GROUPS = {"fixed": "Subscription", "one_time": "One-time", "minimum": "Commitment", "usage": "Usage"}
+FORMAT = 2
+# In the order in which the document shows them. What is taken off a charge stands beneath it.
+_GROUPS = {
+    "fixed": "Subscription",
+    "licensed": "Subscription",
+    "one_time": "One-time",
+    "usage": "Usage",
+    "minimum": "Commitment",
+    "true_up": "Commitment",
+    "coupon": "Coupons",
+}
+_ORDER = ("Subscription", "One-time", "Usage", "Commitment", "Coupons")
+_BENEATH = frozenset({"discount", "maximum"})
 
 
 def build_snapshot(
@@ -32,13 +44,19 @@ def build_snapshot(
     seller: Seller,
     buyer: Buyer,
     plan: dict[str, Any],
-    evidence: UsageEvidence,
     numbers_corrected: dict[str, str],
+    time_zone: str = "UTC",
+    credits_applied: Decimal = Decimal(0),
 ) -> dict[str, Any]:
-    """Return the snapshot. `plan` is id, name and version; `numbers_corrected` the printed number per invoice id."""
+    """Return the snapshot. `plan` is id, name and version; `numbers_corrected` the printed number per invoice id.
+
+    Dates are those of `time_zone`, whose days bound the billing period.
+    """
+    currency = draft.currency
     return {
         "format": FORMAT,
         "locale": "en_US",
+        "time_zone": time_zone,
         "seller": seller.as_document(),
         "bill_to": {
             "tenant_id": buyer.tenant_id,
@@ -52,7 +70,7 @@ def build_snapshot(
             "number": number,
             "sequence": draft.sequence,
             "corrects": sorted(set(numbers_corrected.values())),
-            "currency": draft.currency,
+            "currency": currency,
             "issued_at": format_instant(issued_at),
             "due_at": format_instant(due_at),
             "due_days": due_days,
@@ -61,10 +79,12 @@ def build_snapshot(
         },
         "plan": plan,
         "groups": _groups(draft, numbers_corrected),
-        "subtotal": money_text(draft.total, draft.currency),
-        "tax": money_text(Decimal(0), draft.currency),
-        "total": money_text(draft.total, draft.currency),
-        "annex": _annex(draft.lines, evidence),
+        "subtotal": money_text(draft.total, currency),
+        "tax": money_text(Decimal(0), currency),
+        "total": money_text(draft.total, currency),
+        "credits_applied": money_text(credits_applied, currency),
+        "amount_due": money_text(draft.total - credits_applied, currency),
+        "annex": _annex(draft, time_zone),
     }
 
 
@@ -75,40 +95,87 @@ def money_text(amount: Decimal, currency: str) -> str:
 
 def _groups(draft: Draft, numbers_corrected: dict[str, str]) -> list[dict[str, Any]]:
     groups: dict[str, list[dict[str, Any]]] = {}
+    place_of = {
+        (line.plan_id, line.charge_id): _GROUPS[line.kind] for line in reversed(draft.lines) if line.kind in _GROUPS
+    }
     for line in draft.lines:
-        groups.setdefault(_GROUPS[line.kind], []).append(_line(line, draft.currency, numbers_corrected))
-    order = [name for name in ("Subscription", "One-time", "Usage", "Commitment") if name in groups]
-    return [{"name": name, "lines": groups[name]} for name in order]
+        if line.kind == "coupon":
+            continue
+        name = _GROUPS.get(line.kind) or place_of.get((line.plan_id, line.charge_id), "Usage")
+        groups.setdefault(name, []).append(_line(line, draft, numbers_corrected))
+    if coupons := _coupons(draft, numbers_corrected):
+        groups["Coupons"] = coupons
+    return [{"name": name, "lines": groups[name]} for name in _ORDER if name in groups]
 
 
-def _line(line: Line, currency: str, numbers_corrected: dict[str, str]) -> dict[str, Any]:
-    return {
+def _line(line: Line, draft: Draft, numbers_corrected: dict[str, str]) -> dict[str, Any]:
+    shown: dict[str, Any] = {
         "description": line.description,
+        "kind": line.kind,
         "meter_id": line.meter_id,
         "quantity": plain(line.quantity),
         "unit": line.unit,
         "unit_amount": None if line.unit_amount is None else plain(line.unit_amount),
         "per": line.per,
-        "amount": money_text(line.amount, currency),
+        "amount": money_text(line.amount, draft.currency),
         "corrects": numbers_corrected.get(line.corrects_invoice or ""),
     }
+    if line.period is not None and line.period != draft.period:
+        shown["period"] = {"start": format_instant(line.period.start), "end": format_instant(line.period.end)}
+    return shown
 
 
-def _annex(lines: Sequence[Line], evidence: UsageEvidence) -> dict[str, Any]:
+def _coupons(draft: Draft, numbers_corrected: dict[str, str]) -> list[dict[str, Any]]:
+    """Return one row per coupon and the time it is for: what it takes off each line is nobody's business to read."""
+    found: dict[tuple[Any, ...], list[Line]] = {}
+    for line in draft.lines:
+        if line.kind == "coupon":
+            found.setdefault((line.evidence["coupon"]["redemption"], line.settles), []).append(line)
+    rows = []
+    for lines in found.values():
+        corrected = next((line for line in lines if line.corrects_invoice), lines[0])
+        row = _line(corrected, draft, numbers_corrected)
+        total = sum((line.amount for line in lines), Decimal(0))
+        row |= {
+            "description": str(corrected.evidence["coupon"]["name"]),
+            "meter_id": None,
+            "quantity": "1",
+            "amount": money_text(total, draft.currency),
+        }
+        rows.append(row)
+    return rows
+
+
+def _annex(draft: Draft, time_zone: str) -> dict[str, Any]:
     """Usage by day for each meter and dimension values that a line bills; several parts of a charge share one table."""
-    tables: dict[tuple[str, Any], dict[str, Any]] = {}
-    for line in lines:
-        if line.meter_id is None or (line.meter_id, line.dimensions) in tables:
+    tables: dict[tuple[Any, ...], dict[str, Any]] = {}
+    digests: dict[str, str] = {}
+    zone = ZoneInfo(time_zone)
+    for line in draft.lines:
+        if line.meter_id is None or line.kind == "coupon":
             continue
-        hours = evidence.by_hour(line.meter_id, line.dimensions)
-        measured = evidence.measured_total(line.meter_id, line.dimensions)
+        query = line.evidence.get("query", {}).get("window", "")
+        digests[query] = line.evidence["usage_digest"]
+        key = (line.meter_id, line.dimensions, query)
+        if key in tables:
+            continue
+        measured = line.evidence.get("measured")
         if measured is not None:
             # Its days would not add up to it.
-            tables[line.meter_id, line.dimensions] = _table(line, measured.quantity, measured.events, [])
+            tables[key] = _table(line, Decimal(measured["quantity"]), measured["events"], [])
             continue
+        hours = [(hour, Decimal(quantity), events) for hour, quantity, events in line.evidence["hours"]]
         total, events = sum((quantity for _, quantity, _ in hours), Decimal(0)), sum(events for _, _, events in hours)
-        tables[line.meter_id, line.dimensions] = _table(line, total, events, by_day(hours))
-    return {"digest": evidence.digest, "tables": [tables[key] for key in tables]}
+        tables[key] = _table(line, total, events, by_day(hours, zone))
+    return {"digest": _digest(digests), "tables": list(tables.values())}
+
+
+def _digest(digests: dict[str, str]) -> str:
+    """Return the digest of the usage; of several windows that of one line per window: windows, tab, digest."""
+    if len(digests) <= 1:
+        return next(iter(digests.values()), hashlib.sha256(b"").hexdigest())
+    text = "".join(f"{window}\t{digests[window]}\n" for window in sorted(digests))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _table(line: Line, total: Decimal, events: int, days: list[tuple[str, Decimal]]) -> dict[str, Any]:

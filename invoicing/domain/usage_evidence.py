@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, tzinfo
 from decimal import Decimal
 from types import MappingProxyType
 
 from core.errors import must_hold
 from core.meters import Meter
+from rating.domain.fine_usage import Entries, digest_of_entries
 from rating.domain.measured import MeasuredTotal, average_totals
 from rating.domain.price import Dimensions, plain
 from rating.domain.usage import UsageRow
@@ -41,6 +42,7 @@ class UsageEvidence:
 
     hours: tuple[HourOfUsage, ...]
     measured: tuple[MeasuredTotal, ...] = ()
+    entries: Entries = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -63,7 +65,8 @@ class UsageEvidence:
     def digest(self) -> str:
         """SHA-256 over one line per row: meter, dimensions, hour, quantity, events, separated by tabs.
 
-        Then one per sampled meter: meter, total, digest of its samples.
+        Then one per sampled meter: meter, total, digest of its samples; and one per meter that was read by quarter
+        hours or single events: meter, which, digest of its entries.
         """
         summed = hashlib.sha256()
         for row in self.hours:
@@ -73,6 +76,9 @@ class UsageEvidence:
         for total in self.measured:
             if total.digest and not total.dimensions:
                 summed.update(f"{total.meter.meter_id}\t{plain(total.quantity)}\t{total.digest}\n".encode())
+        for fine in sorted(self.entries, key=lambda one: (one.meter_id, one.grain.value, one.amount_property)):
+            digest = digest_of_entries(self.entries[fine])
+            summed.update(f"{fine.meter_id}\t{fine.grain.value}\t{digest}\n".encode())
         return summed.hexdigest()
 
     def totals(self) -> list[UsageRow]:
@@ -105,11 +111,12 @@ class UsageEvidence:
         return [(hour, quantity, events) for hour, (quantity, events) in sorted(found.items())]
 
 
-def by_day(hours: Iterable[tuple[str, Decimal, int]]) -> list[tuple[str, Decimal]]:
-    """Add hours up to days (`2026-10-31`)."""
+def by_day(hours: Iterable[tuple[str, Decimal, int]], zone: tzinfo = UTC) -> list[tuple[str, Decimal]]:
+    """Add hours of UTC up to days of a zone (`2026-10-31`); an hour that two of them share belongs to the first."""
     days: dict[str, Decimal] = {}
     for hour, quantity, _ in hours:
-        days[hour[:10]] = days.get(hour[:10], _ZERO) + quantity
+        day = datetime.strptime(hour, "%Y-%m-%dT%H").replace(tzinfo=UTC).astimezone(zone).strftime("%Y-%m-%d")
+        days[day] = days.get(day, _ZERO) + quantity
     return sorted(days.items())
 
 

@@ -5,40 +5,48 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from aiokafka import AIOKafkaProducer
 
 from core.event_time import to_datetime
 from core.journal import decode_entry
 from core.messages import RunningCost, encode_message
-from core.period import Period, format_instant, month_of
+from core.period import Period, format_instant
 from core.topics import USAGE_RATED
 from rating.domain.price import plain
 from rating.ports import CostRow
 
+_DAY = timedelta(days=1)
+
 
 @dataclass(frozen=True, slots=True)
 class Touched:
-    """What one journal record changed: months by tenant; `source_next` is the source offset after its last record."""
+    """What one journal record changed: days of UTC by tenant, or longer; `source_next` follows its last source record.
 
-    months: frozenset[tuple[str, Period]]
+    Days, because whose billing period they lie in says the tenant's own calendar.
+    """
+
+    spans: frozenset[tuple[str, Period]]
     source_next: int
 
 
 def read_touched(value: bytes) -> Touched:
-    """Read which (tenant, month) pairs a journal record touched."""
+    """Read which (tenant, span) pairs a journal record touched."""
     entry = decode_entry(value)
-    months = {(row.tenant, month_of(datetime.fromtimestamp(row.start, UTC))) for row in entry.windows}
+    spans = {(row.tenant, _day_of(datetime.fromtimestamp(row.start, UTC))) for row in entry.windows}
     received = datetime.fromtimestamp(entry.received_ms / 1_000, UTC)
     for row in entry.samples:
-        month = month_of(to_datetime(row.time_us))
-        months.add((row.tenant, month))
-        # A level holds on: what changed it in the past changed every month since.
-        while entry.aggregations[row.meter] == "time_weighted" and month.end <= received:
-            month = month_of(month.end)
-            months.add((row.tenant, month))
-    return Touched(frozenset(months), entry.last + 1)
+        day = _day_of(to_datetime(row.time_us))
+        # A level holds on: what changed it in the past changed every period since.
+        holds_on = entry.aggregations[row.meter] == "time_weighted" and day.end <= received
+        spans.add((row.tenant, Period(day.start, _day_of(received).end) if holds_on else day))
+    return Touched(frozenset(spans), entry.last + 1)
+
+
+def _day_of(instant: datetime) -> Period:
+    start = instant.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return Period(start, start + _DAY)
 
 
 async def publish_costs(producer: AIOKafkaProducer, rows: Sequence[CostRow]) -> None:
@@ -62,4 +70,6 @@ def _message(row: CostRow) -> RunningCost:
         currency=row.currency,
         version=row.version,
         rated_at=format_instant(row.rated_at),
+        subscription_id=row.subscription_id,
+        holding=row.holding,
     )

@@ -6,6 +6,7 @@ totals and the digest of the samples behind them, and they cannot disagree.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -16,13 +17,16 @@ from core.meters import Meter
 from core.period import Period, format_instant
 from core.quantity import unscale
 from core.time_weighted import quantity_of_area, weight_us
-from rating.domain.measured import MeasuredTotal
+from rating.domain.measured import MeasuredTotal, Values
 from rating.domain.price import plain
+from rating.domain.windows import Windows, gaps_of, hull_of, windows_of
 
 _OF_TENANTS = "tenant IN {tenants:Array(String)} AND meter IN {meters:Array(String)} AND removed = 0"
 _BEFORE = "time < fromUnixTimestamp64Micro({start_us:Int64}, 'UTC')"
 _WITHIN = """time >= fromUnixTimestamp64Micro({start_us:Int64}, 'UTC')
-          AND time < fromUnixTimestamp64Micro({end_us:Int64}, 'UTC')"""
+          AND time < fromUnixTimestamp64Micro({end_us:Int64}, 'UTC')
+          AND NOT arrayExists(gap -> toUnixTimestamp64Micro(time) >= gap.1 AND toUnixTimestamp64Micro(time) < gap.2,
+                              {gaps:Array(Tuple(Int64, Int64))})"""
 # Asked first, because it costs a tenth of what the others do and most tenants have no samples at all.
 SAMPLED_METERS = """
 SELECT DISTINCT meter FROM usage_samples WHERE tenant IN {tenants:Array(String)} AND meter IN {meters:Array(String)}
@@ -81,13 +85,13 @@ ORDER BY tenant, meter, grouping
 async def read_measured(
     client: Any,
     tenant_ids: Sequence[str],
-    window: Period,
+    windows: Windows,
     meters: Iterable[Meter],
     *,
     month: Period,
     until: datetime,
 ) -> dict[str, list[MeasuredTotal]]:
-    """Return each tenant's totals of the sampled meters in the window; tenants without any are absent.
+    """Return each tenant's totals of the sampled meters in the windows; tenants without any are absent.
 
     A level counts until `until` at most, and held for the whole of `month` it is one unit-month.
     """
@@ -95,35 +99,69 @@ async def read_measured(
     found: dict[str, list[MeasuredTotal]] = {}
     if not known:
         return found
-    present = [row[0] for row in await _rows(client, SAMPLED_METERS, tenant_ids, list(known), window)]
+    present = [row[0] for row in await _rows(client, SAMPLED_METERS, tenant_ids, list(known), windows)]
     weighted = [meter_id for meter_id in present if known[meter_id].aggregation == "time_weighted"]
     valued = [meter_id for meter_id in present if meter_id not in weighted]
     if valued:
-        for tenant, meter_id, grouping, *row in await _rows(client, MEASURED_VALUES, tenant_ids, valued, window):
+        for tenant, meter_id, grouping, *row in await _rows(client, MEASURED_VALUES, tenant_ids, valued, windows):
             total = _value_total(known[meter_id], _values(grouping), *row)
             found.setdefault(tenant, []).append(total)
-    end = min(window.end, until)
-    if weighted and window.start < end:
-        span = Period(window.start, end)
-        for tenant, meter_id, grouping, *row in await _rows(client, MEASURED_LEVELS, tenant_ids, weighted, span):
-            total = _level_total(known[meter_id], _values(grouping), span, month, *row)
-            found.setdefault(tenant, []).append(total)
+    for tenant, levels in (await _read_levels(client, tenant_ids, windows, known, weighted, month, until)).items():
+        found.setdefault(tenant, []).extend(levels)
     return found
 
 
+async def _read_levels(
+    client: Any,
+    tenant_ids: Sequence[str],
+    windows: Windows,
+    known: Mapping[str, Meter],
+    weighted: Sequence[str],
+    month: Period,
+    until: datetime,
+) -> dict[str, list[MeasuredTotal]]:
+    """Read areas window by window: what several windows hold adds up."""
+    found: dict[str, dict[tuple[str, Values], MeasuredTotal]] = {}
+    for window in windows_of(windows) if weighted else ():
+        end = min(window.end, until)
+        if window.start >= end:
+            continue
+        span = Period(window.start, end)
+        for tenant, meter_id, grouping, *row in await _rows(client, MEASURED_LEVELS, tenant_ids, weighted, span):
+            key = (meter_id, _values(grouping))
+            total = _level_total(known[meter_id], key[1], span, month, *row)
+            totals = found.setdefault(tenant, {})
+            totals[key] = _together(totals[key], total) if key in totals else total
+    return {tenant: list(totals.values()) for tenant, totals in found.items()}
+
+
+def _together(before: MeasuredTotal, after: MeasuredTotal) -> MeasuredTotal:
+    digest = hashlib.sha256(f"{before.digest}\n{after.digest}\n".encode()).hexdigest()
+    return MeasuredTotal(
+        before.meter,
+        before.dimensions,
+        before.quantity + after.quantity,
+        before.events + after.events,
+        f"{before.working}; {after.working}",
+        digest,
+    )
+
+
 async def _rows(
-    client: Any, text: str, tenant_ids: Sequence[str], meter_ids: Sequence[str], window: Period
+    client: Any, text: str, tenant_ids: Sequence[str], meter_ids: Sequence[str], windows: Windows
 ) -> list[tuple[Any, ...]]:
+    hull = hull_of(windows)
     parameters: Mapping[str, Any] = {
         "tenants": list(tenant_ids),
         "meters": list(meter_ids),
-        "start_us": to_microseconds(window.start),
-        "end_us": to_microseconds(window.end),
+        "start_us": to_microseconds(hull.start),
+        "end_us": to_microseconds(hull.end),
+        "gaps": [(to_microseconds(gap.start), to_microseconds(gap.end)) for gap in gaps_of(windows)],
     }
     return list((await client.query(text, parameters=parameters)).result_rows)
 
 
-def _values(grouping: Sequence[Sequence[str]]) -> tuple[tuple[str, str], ...]:
+def _values(grouping: Sequence[Sequence[str]]) -> Values:
     return tuple((name, value) for name, value in grouping)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -15,19 +15,30 @@ from core.meters import Meter
 from core.period import Period
 from invoicing.domain.invoice import Buyer, Invoice
 from invoicing.domain.lines import Billed
+from invoicing.domain.subscribed import Subscribed
 from invoicing.domain.usage_evidence import HourOfUsage, UsageEvidence
-from invoicing.ports import Contract, Document, InvoicedFact, ListedInvoice, Payable, StoredSnapshot
+from invoicing.domain.which_periods import requested_periods
+from invoicing.ports import Contract, Document, InvoicedFact, ListedInvoice, Payable, StoredSnapshot, ToInvoice
+from rating.domain.cycle import Interval, calendar_cycle
+from rating.domain.fine_usage import Entries, FineUsage, in_order
 from rating.domain.measured import MeasuredTotal
+from rating.domain.price import UsageEntry
+from rating.domain.proration import Convention
+from rating.domain.timeline import Change, ChangeKind, Held, SubscriptionStart
 from rating.domain.usage import usage_row
+from rating.domain.windows import Windows, holds_instant
+from tests.rating.memory_credits import MemoryCreditLedger
 
 
 @dataclass
 class MemoryState:
     buyers: dict[str, Buyer] = field(default_factory=dict)
     contracts: dict[str, list[Contract]] = field(default_factory=dict)
+    subscribed: dict[str, list[Subscribed]] = field(default_factory=dict)
     meters: dict[str, Meter] = field(default_factory=dict)
     series: dict[str, int] = field(default_factory=dict)
     invoices: list[Invoice] = field(default_factory=list)
+    ledger: MemoryCreditLedger = field(default_factory=MemoryCreditLedger)
 
 
 class MemoryBooks:
@@ -39,6 +50,7 @@ class MemoryBooks:
     def add_tenant(self, buyer: Buyer, *contracts: Contract) -> None:
         self.state.buyers[buyer.tenant_id] = buyer
         self.state.contracts[buyer.tenant_id] = list(contracts)
+        self.state.subscribed[buyer.tenant_id] = [subscribed_of(contract, buyer) for contract in contracts]
 
     @asynccontextmanager
     async def open_account(self, tenant_id: str) -> AsyncIterator[MemoryAccount | None]:
@@ -49,16 +61,48 @@ class MemoryBooks:
             self.state = before
             raise
 
-    async def tenants_to_invoice(self, period: Period, tenant_id: str | None) -> list[tuple[str, str | None]]:
-        return [
-            (buyer.tenant_id, buyer.parked_reason)
-            for buyer in sorted(self.state.buyers.values(), key=lambda buyer: buyer.tenant_id)
-            if tenant_id in (None, buyer.tenant_id)
-            and any(_holds(contract, period) for contract in self.state.contracts[buyer.tenant_id])
-        ]
+    @asynccontextmanager
+    async def view_account(self, tenant_id: str) -> AsyncIterator[MemoryAccount | None]:
+        state = copy.deepcopy(self.state)
+        yield MemoryAccount(state, tenant_id) if tenant_id in state.buyers else None
 
-    async def invoices(self, period: Period | None, tenant_id: str | None) -> list[ListedInvoice]:
+    async def tenants_to_invoice(self, month: str, tenant_id: str | None) -> list[ToInvoice]:
+        found = []
+        for buyer in sorted(self.state.buyers.values(), key=lambda buyer: buyer.tenant_id):
+            if tenant_id not in (None, buyer.tenant_id):
+                continue
+            timelines = [one.timeline() for one in self.state.subscribed[buyer.tenant_id]]
+            if any(
+                timeline.phases[0].start < buyer.calendar.period(month).end
+                and (timeline.ended_at is None or timeline.ended_at > period.start)
+                for timeline in timelines
+                for period in requested_periods(month, timeline, buyer.calendar)
+            ):
+                found.append(ToInvoice(buyer.tenant_id, buyer.parked_reason, buyer.calendar))
+        return found
+
+    async def invoices(self, month: str | None, tenant_id: str | None) -> list[ListedInvoice]:
         raise NotImplementedError("lists are read from PostgreSQL only")
+
+
+def subscribed_of(contract: Contract, buyer: Buyer) -> Subscribed:
+    """Return a subscription to one plan version, cancelled where the contract ends."""
+    held = Held(contract.plan_id, contract.plan_version, contract.overrides)
+    cycle = calendar_cycle(Interval.MONTH, buyer.calendar, contract.started_at)
+    start = SubscriptionStart(
+        contract.subscription_id,
+        buyer.tenant_id,
+        cycle,
+        Convention.DAYS,
+        contract.started_at,
+        contract.started_at,
+        held,
+    )
+    changes: tuple[Change, ...] = ()
+    if contract.ended_at is not None:
+        changes = (Change(1, ChangeKind.CANCELED, contract.ended_at, contract.started_at),)
+    documents = {(contract.plan_id, contract.plan_version): contract.document}
+    return Subscribed(start, changes, (), documents)
 
 
 class MemoryAccount:
@@ -69,17 +113,25 @@ class MemoryAccount:
     def buyer(self) -> Buyer:
         return self._state.buyers[self._tenant_id]
 
-    async def contracts_in(self, period: Period) -> list[Contract]:
-        found = [contract for contract in self._state.contracts[self._tenant_id] if _holds(contract, period)]
-        return sorted(found, key=lambda contract: contract.started_at)
+    @property
+    def ledger(self) -> MemoryCreditLedger:
+        return self._state.ledger
+
+    async def subscriptions(self, before: datetime) -> list[Subscribed]:
+        found = [one for one in self._state.subscribed[self._tenant_id] if one.start.started_at < before]
+        return sorted(found, key=lambda one: one.start.started_at)
 
     async def meters(self) -> dict[str, Meter]:
         return self._state.meters
 
-    async def billed(self, subscription_id: str, period: Period) -> dict[str, Billed]:
+    async def billed(
+        self, subscription_id: str, *, settling: Sequence[datetime], item_keys: Sequence[str]
+    ) -> dict[str, Billed]:
         billed: dict[str, Billed] = {}
-        for invoice in self._of(subscription_id, period):
+        settled: dict[str, datetime] = {}
+        for invoice in self._of(subscription_id):
             for line in invoice.draft.lines:
+                settled[line.item_key] = line.settles or invoice.draft.period.start
                 before = billed.get(line.item_key)
                 if before is None:
                     billed[line.item_key] = Billed(line, invoice.draft.invoice_id, invoice.number)
@@ -91,10 +143,20 @@ class MemoryAccount:
                     amount=before.line.amount + line.amount,
                 )
                 billed[line.item_key] = replace(before, line=summed)
-        return billed
+        return {key: one for key, one in billed.items() if key in item_keys or settled[key] in settling}
+
+    async def invoiced(self, subscription_id: str) -> dict[datetime, datetime]:
+        found: dict[datetime, datetime] = {}
+        for invoice in self._of(subscription_id):
+            start = invoice.draft.period.start
+            settled = {start, *(line.settles for line in invoice.draft.lines if line.settles and line.settles < start)}
+            for one in settled:
+                found[one] = max(found.get(one, invoice.issued_at), invoice.issued_at)
+        return found
 
     async def next_sequence(self, subscription_id: str, period: Period) -> int:
-        return max((invoice.draft.sequence for invoice in self._of(subscription_id, period)), default=0) + 1
+        sequences = [one.draft.sequence for one in self._of(subscription_id) if one.draft.period == period]
+        return max(sequences, default=0) + 1
 
     async def take_number(self, series: str) -> int:
         self._state.series[series] = self._state.series.get(series, 0) + 1
@@ -108,16 +170,8 @@ class MemoryAccount:
     async def park(self, reason: str, now: datetime) -> None:
         self._state.buyers[self._tenant_id] = replace(self.buyer, parked_reason=reason)
 
-    def _of(self, subscription_id: str, period: Period) -> list[Invoice]:
-        return [
-            invoice
-            for invoice in self._state.invoices
-            if invoice.draft.subscription_id == subscription_id and invoice.draft.period == period
-        ]
-
-
-def _holds(contract: Contract, period: Period) -> bool:
-    return contract.started_at < period.end and (contract.ended_at is None or contract.ended_at > period.start)
+    def _of(self, subscription_id: str) -> list[Invoice]:
+        return [invoice for invoice in self._state.invoices if invoice.draft.subscription_id == subscription_id]
 
 
 class MemoryUsage:
@@ -126,14 +180,21 @@ class MemoryUsage:
     def __init__(self) -> None:
         self.hours: dict[str, list[HourOfUsage]] = {}
         self.measured: dict[str, list[MeasuredTotal]] = {}
+        self.events: dict[str, list[tuple[str, UsageEntry]]] = {}
 
     def add(self, tenant_id: str, meter_id: str, quantity: str | int, hour: datetime, **dimensions: str) -> None:
         row = usage_row(meter_id, Decimal(quantity), dimensions)
         self.hours.setdefault(tenant_id, []).append(HourOfUsage(meter_id, row.dimensions, hour, row.quantity, 1))
+        entry = UsageEntry(hour, row.quantity, row.dimensions)
+        self.events.setdefault(tenant_id, []).append((meter_id, entry))
 
-    async def usage(self, tenant_id: str, window: Period, **_: Any) -> UsageEvidence:
-        hours = (row for row in self.hours.get(tenant_id, []) if row.hour in window)
+    async def usage(self, tenant_id: str, windows: Windows, **_: Any) -> UsageEvidence:
+        hours = (row for row in self.hours.get(tenant_id, []) if holds_instant(windows, row.hour))
         return UsageEvidence.of(hours, self.measured.get(tenant_id, []))
+
+    async def fine_usage(self, tenant_id: str, windows: Windows, wanted: Collection[FineUsage], **_: Any) -> Entries:
+        kept = [(name, one) for name, one in self.events.get(tenant_id, []) if holds_instant(windows, one.at)]
+        return {fine: in_order(one for name, one in kept if name == fine.meter_id) for fine in wanted}
 
 
 class MemoryRequests:

@@ -16,7 +16,7 @@ from tests.invoicing.memory import MemorySettlements
 
 def payable(**changes: Any) -> Payable:
     facts = {"invoice_id": "inv_1", "tenant_id": "acme", "status": "finalized", "currency": "USD"}
-    return Payable(**{**facts, "total": Decimal("12.30"), "amount_paid": Decimal(0), **changes})
+    return Payable(**{**facts, "amount_due": Decimal("12.30"), "amount_paid": Decimal(0), **changes})
 
 
 def settled(**changes: str) -> PaymentSettled:

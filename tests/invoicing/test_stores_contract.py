@@ -18,9 +18,9 @@ from core.period import Period
 from invoicing.adapters.clickhouse import ClickHouseUsage
 from invoicing.adapters.postgres_books import PostgresBooks
 from invoicing.domain.invoice import Draft, Invoice
-from invoicing.domain.lines import Line, item_key
+from invoicing.domain.lines import Billed, Line, item_key
 from invoicing.domain.usage_evidence import HourOfUsage
-from invoicing.ports import Books, UsageReader
+from invoicing.ports import Account, Books, UsageReader
 from rating.domain.digest import digest_of
 from runtime.clickhouse import INSERT_SETTINGS, connect_clickhouse
 from runtime.postgres import create_pool
@@ -72,7 +72,7 @@ async def under_test(engines: Settings | None) -> AsyncIterator[BooksUnderTest]:
 
 def line(under: BooksUnderTest, charge: str = "cpu", **changes: Any) -> Line:
     given = Line(
-        item_key=item_key(under.subscription_id, charge, "", (("class", "hot"),), OCTOBER),
+        item_key=item_key(under.subscription_id, charge, "", (("class", "hot"),), OCTOBER, "lite@1"),
         charge_id=charge,
         kind="usage",
         description="CPU",
@@ -86,6 +86,8 @@ def line(under: BooksUnderTest, charge: str = "cpu", **changes: Any) -> Line:
         amount=Decimal("0.62"),
         price_digest="d" * 64,
         evidence={"per": 1000, "hours": [["2026-10-01T00", "12.345678901234", 3]]},
+        period=OCTOBER,
+        settles=OCTOBER.start,
     )
     return replace(given, **changes)
 
@@ -106,16 +108,21 @@ def invoice(under: BooksUnderTest, number: int, *lines: Line, sequence: int = 1)
     )
 
 
+async def billed_in_october(account: Account, under: BooksUnderTest) -> dict[str, Billed]:
+    return await account.billed(under.subscription_id, settling=[OCTOBER.start], item_keys=[])
+
+
 async def test_an_account_knows_its_tenant_contracts_and_meters(under_test: BooksUnderTest) -> None:
     async with under_test.books.open_account(under_test.tenant_id) as account:
         assert account is not None
         assert (account.buyer.country, account.buyer.currency, account.buyer.parked_reason) == ("DE", "USD", None)
-        (contract,) = await account.contracts_in(OCTOBER)
-        assert (contract.plan_id, contract.started_at, contract.ended_at) == ("lite", at("2026-10-05"), None)
-        assert contract.document["charges"][0]["flat_amount"] == "99"
-        september = Period(at("2026-09-01"), at("2026-10-01"))
-        assert await account.contracts_in(september) == []
-        assert await account.contracts_in(Period(at("2026-09-01"), at("2026-10-05"))) == []
+        (subscribed,) = await account.subscriptions(OCTOBER.end)
+        (phase,) = subscribed.timeline().phases
+        assert (phase.held.plan_id, phase.start, phase.end) == ("lite", at("2026-10-05"), None)
+        plan = subscribed.plan_of(METERS)("lite", phase.held.plan_version, {})
+        assert plan.document["charges"][0]["flat_amount"] == "99"
+        assert await account.subscriptions(at("2026-10-01")) == []
+        assert await account.subscriptions(at("2026-10-05")) == []
         assert (await account.meters())["cpu"] == METERS["cpu"]
 
 
@@ -127,12 +134,12 @@ async def test_an_unknown_tenant_has_no_account(under_test: BooksUnderTest) -> N
 async def test_what_was_billed_is_read_back_exactly(under_test: BooksUnderTest) -> None:
     async with under_test.books.open_account(under_test.tenant_id) as account:
         assert account is not None
-        assert await account.billed(under_test.subscription_id, OCTOBER) == {}
+        assert await billed_in_october(account, under_test) == {}
         assert await account.next_sequence(under_test.subscription_id, OCTOBER) == 1
         await account.add(invoice(under_test, 1, line(under_test)))
     async with under_test.books.open_account(under_test.tenant_id) as account:
         assert account is not None
-        (billed,) = (await account.billed(under_test.subscription_id, OCTOBER)).values()
+        (billed,) = (await billed_in_october(account, under_test)).values()
         assert billed.line == line(under_test)
         assert billed.number == f"{under_test.series}-000001"
         assert await account.next_sequence(under_test.subscription_id, OCTOBER) == 2
@@ -151,7 +158,7 @@ async def test_differences_add_up_by_item(under_test: BooksUnderTest) -> None:
         assert account is not None
         await account.add(first)
         await account.add(invoice(under_test, 2, late, sequence=2))
-        billed = await account.billed(under_test.subscription_id, OCTOBER)
+        billed = await billed_in_october(account, under_test)
         assert sorted(item.line.charge_id for item in billed.values()) == ["cpu", "memory"]
         cpu = billed[line(under_test).item_key]
         assert (cpu.line.quantity, cpu.line.amount) == (Decimal("13.845678901234"), Decimal("0.70"))
@@ -175,7 +182,7 @@ async def test_numbers_are_taken_only_by_what_commits(under_test: BooksUnderTest
         await _bill_and_fail(under_test)
     async with under_test.books.open_account(under_test.tenant_id) as account:
         assert account is not None
-        assert await account.billed(under_test.subscription_id, OCTOBER) == {}
+        assert await billed_in_october(account, under_test) == {}
         assert await account.take_number(under_test.series) == 2
 
 

@@ -11,7 +11,7 @@ import pytest
 from catalogues.commands import apply_files
 from catalogues.load_catalogue import shipped_files
 from rating.adapters.clickhouse import ClickHouseRating
-from rating.adapters.postgres import PostgresHeldPlans
+from rating.adapters.postgres import PostgresTimelines
 from rating.domain.usage import usage_row
 from rating.ports import CostRow
 from rating.rate_open_periods import rate_open_periods
@@ -33,7 +33,8 @@ async def test_what_a_tenant_used_so_far_is_rated_into_clickhouse(settings: Sett
     tenant_id = f"running-{uuid4().hex[:10]}"
     tenant = Tenant(tenant_id, "Running", "billing@example.com", "DE", "USD")
     contract = {"charges": [{"id": "cpu", "unit_amount": "0.5"}]}
-    await add_tenant(settings, tenant, "shared", overrides=contract, started_at=OCTOBER.start.replace(day=2))
+    started_at = OCTOBER.start.replace(day=2)
+    subscription, _ = await add_tenant(settings, tenant, "shared", overrides=contract, started_at=started_at)
     client = connect_clickhouse(settings)
     rows = [
         [tenant_id, "cpu", {}, OCTOBER.start, 0, 0, Decimal(100), 1, 1],  # before the contract
@@ -46,15 +47,19 @@ async def test_what_a_tenant_used_so_far_is_rated_into_clickhouse(settings: Sett
     async with create_pool(settings, max_size=1) as pool:
         for second in (1, 2):
             now = datetime(2026, 10, 20, 0, 0, second, tzinfo=UTC)
-            plans = PostgresHeldPlans(pool)
+            plans = PostgresTimelines(pool)
             assert await rate_open_periods([(tenant_id, OCTOBER)], plans=plans, usage=store, sink=store, now=now) == 1
     found = client.query(
-        "SELECT state, reference, plan, charge, meter, quantity, amount, currency FROM rated_usage FINAL"
+        "SELECT state, reference, plan, charge, meter, quantity, amount, currency, holding FROM rated_usage FINAL"
         " WHERE tenant = {tenant:String}",
         parameters={"tenant": tenant_id},
     )
     # 3 × 0.5; the second rating replaced the first
-    assert found.result_rows == [("running", "", "shared", "cpu", "cpu", Decimal(3), Decimal("1.5"), "USD")]
+    ((*row, holding),) = found.result_rows
+    assert row == [
+        "running", subscription.subscription_id, "shared", "cpu", "cpu", Decimal(3), Decimal("1.5"), "USD",
+    ]  # fmt: skip
+    assert holding.startswith("shared@")
     window = OCTOBER.__class__(OCTOBER.start.replace(day=2), OCTOBER.end)
     used = await store.usage([tenant_id], window, meters={}, month=OCTOBER, until=OCTOBER.end)
     assert used == {tenant_id: [usage_row("cpu", 3)]}

@@ -1,0 +1,77 @@
+"""A subscription with all that its invoices depend on besides usage. Owns how stored plans become priced ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from core.errors import BrokenInvariantError, InvalidInputError
+from core.meters import Meter
+from rating.domain.contract import Contract as ContractVersion
+from rating.domain.coupon import Redemption
+from rating.domain.override_plan import override_plan
+from rating.domain.plan import Plan, parse_plan
+from rating.domain.timeline import Change, SubscriptionStart, Timeline, build_timeline, lay_contracts
+from rating.rate_timeline import PlanOf, PlanReference
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribed:
+    """How a subscription began and every change since; its tenant's contracts; the plan versions it ever holds.
+
+    `documents` are the stored plan versions by id and version.
+    """
+
+    start: SubscriptionStart
+    changes: tuple[Change, ...] = ()
+    contracts: tuple[ContractVersion, ...] = ()
+    documents: Mapping[tuple[str, int], Mapping[str, Any]] = field(default_factory=dict)
+    redemptions: tuple[Redemption, ...] = ()
+
+    @property
+    def subscription_id(self) -> str:
+        """The subscription's id."""
+        return self.start.subscription_id
+
+    def timeline(self, *, known_at: datetime | None = None, also: Sequence[Change] = ()) -> Timeline:
+        """Return what is held when, contracts laid over; `also` are changes that might be made."""
+        timeline = build_timeline(self.start, (*self.changes, *also), known_at=known_at)
+        return lay_contracts(timeline, self.contracts)
+
+    def plan_of(self, meters: Mapping[str, Meter]) -> PlanOf:
+        """Return what reads the plan versions; one that cannot be read is our own mistake (`BrokenInvariantError`)."""
+        read: dict[str, Plan] = {}
+
+        def plan_of(plan_id: str, version: int, overrides: Mapping[str, Any]) -> Plan:
+            text = PlanReference(plan_id, version, overrides).text
+            if text not in read:
+                read[text] = read_plan_version(self.documents, plan_id, version, overrides, meters)
+            return read[text]
+
+        return plan_of
+
+
+def read_plan_version(
+    documents: Mapping[tuple[str, int], Mapping[str, Any]],
+    plan_id: str,
+    version: int,
+    overrides: Mapping[str, Any],
+    meters: Mapping[str, Meter],
+) -> Plan:
+    """Return a stored plan version with overrides laid over it; raises `BrokenInvariantError`."""
+    document = documents.get((plan_id, version))
+    if document is None:
+        raise BrokenInvariantError(f"there is no plan {plan_id} v{version}")
+    try:
+        return parse_plan(plan_id, override_plan(document, overrides), meters)
+    except InvalidInputError as error:
+        raise BrokenInvariantError(f"stored plan {plan_id} v{version}: {error}") from error
+
+
+def latest_effect(change: Change, changes: Iterable[Change]) -> datetime:
+    """Return from when on a change makes a difference: taking one back does from when that one would have counted."""
+    withdrawn = change.payload.get("sequence")
+    undone = [one.effective_at for one in changes if one.sequence == withdrawn]
+    return min([change.effective_at, *undone])
