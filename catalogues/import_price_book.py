@@ -9,7 +9,7 @@ from catalogues.load_catalogue import CatalogueFile, load_catalogue
 from catalogues.price_books.read_genai_prices import read_genai_prices
 from catalogues.price_books.read_json import read_json, unpack
 from catalogues.price_books.read_litellm import read_litellm
-from catalogues.price_books.sheet import EVERYTHING, Selection
+from catalogues.price_books.sheet import EVERYTHING, Selection, by_model_only
 from catalogues.price_books.write_book import Book, write_book
 from core.errors import BrokenInvariantError, Fault, InvalidInputError
 from core.read_yaml import MAX_BYTES
@@ -32,11 +32,13 @@ def import_price_book(
     *,
     plan_id: str = "llm_prices",
     file: str = "prices",
+    by_model: bool = False,
 ) -> Book:
     """Return the table's prices as a catalogue with one plan, `plan_id`; the same table gives the same bytes.
 
-    `file` is the table's name for people. Raises `InvalidInputError` with every fault of the table and its path, and
-    `too_large`, `nothing_selected` for a choice of models that makes no book.
+    `file` is the table's name for people. With `by_model` prices that depend on a request's length or service tier are
+    left out, so that meters are split by model alone. Raises `InvalidInputError` with every fault of the table and its
+    path, and `too_large`, `nothing_selected` for a choice of models that makes no book.
     """
     text = unpack(content, file)
     document = read_json(text, file)
@@ -48,6 +50,8 @@ def import_price_book(
         ) from None
     if not sheet.models:
         raise InvalidInputError([Fault("nothing_selected", "no model with a price that could be imported", file)])
+    if by_model:
+        sheet = by_model_only(sheet)
     source = f"{price_format.value}, sha256 {hashlib.sha256(text).hexdigest()}"
     book = write_book(sheet, plan_id=plan_id, name=f"LLM prices ({price_format.value})", source=source)
     if len(book.content) > MAX_BYTES:

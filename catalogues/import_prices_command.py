@@ -29,6 +29,12 @@ def import_prices(
         list[str] | None, typer.Option(help="Only this model, by the name your events use; may be repeated.")
     ] = None,
     plan_id: Annotated[str, typer.Option("--plan-id", help="What the plan in the book is called.")] = "llm_prices",
+    by_model_only: Annotated[
+        bool,
+        typer.Option(
+            "--by-model-only", help="Leave out prices by a request's length or service tier: no new dimensions."
+        ),
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Write nothing if anything must be left out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -39,7 +45,8 @@ def import_prices(
     if not check_name(plan_id):
         raise InvalidInputError([Fault("invalid_name", "lower-case letters, digits, _ . -, at most 63", "--plan-id")])
     selection = Selection(tuple(provider or ()), tuple(model or ()))
-    book = import_price_book(_read(file), price_format, selection, plan_id=plan_id, file=str(file))
+    table = _read(file)
+    book = import_price_book(table, price_format, selection, plan_id=plan_id, file=str(file), by_model=by_model_only)
     refused = strict and bool(book.unexpressed)
     written = not refused and _write(output, book.content)
     _tell(book, output, written=written, refused=refused, as_json=as_json)

@@ -130,6 +130,31 @@ def sheet_of(models: Iterable[ModelPrices], unexpressed: Iterable[Unexpressed]) 
     return PriceSheet(tuple(kept), tuple(left_out))
 
 
+def by_model_only(sheet: PriceSheet) -> PriceSheet:
+    """Return the sheet without prices that depend on a request's length or service tier, which it reports by model."""
+    models, left_out = [], list(sheet.unexpressed)
+    for model in sheet.models:
+        timed, dropped = [], set[Condition]()
+        for one in model.timed:
+            prices = {kind: dict(by_condition) for kind, by_condition in one.prices.items()}
+            for by_condition in prices.values():
+                of_requests = [condition for condition in by_condition if _is_of_requests(condition)]
+                dropped.update(of_requests)
+                for condition in of_requests:
+                    del by_condition[condition]
+            timed.append(TimedPrices(one.when, prices))
+        if dropped:
+            shown = ", ".join(sorted({" ".join(value for _, value in condition) for condition in dropped}))
+            reason = f"{model.model} has other prices for {shown}, which are left out by choice"
+            left_out.append(Unexpressed(model.path, "by_model_only", reason))
+        models.append(ModelPrices(model.model, tuple(timed), model.path))
+    return PriceSheet(tuple(models), tuple(left_out))
+
+
+def _is_of_requests(condition: Condition) -> bool:
+    return any(dimension in (CONTEXT, SERVICE_TIER) for dimension, _ in condition)
+
+
 class AmbiguousPriceError(Exception):
     """Several wider kinds have a price, so none can be told."""
 

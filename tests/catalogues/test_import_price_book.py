@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from catalogues.apply_catalogue import apply_catalogue
 from catalogues.commands import app
+from catalogues.domain.edition import Catalogue
 from catalogues.import_price_book import PriceFormat, import_price_book
-from catalogues.load_catalogue import CatalogueFile, load_catalogue
+from catalogues.load_catalogue import CatalogueFile, load_catalogue, shipped_files
 from catalogues.price_books.read_genai_prices import read_genai_prices
 from catalogues.price_books.read_json import read_json, unpack
 from catalogues.price_books.sheet import EVERYTHING, Selection
@@ -25,6 +27,7 @@ from core.errors import InvalidInputError
 from rating.domain.plan import Plan
 from rating.domain.price import Grain, UsageEntry, plain
 from rating.rate_charges import rate_charge
+from tests.catalogues.memory import MemoryCatalogueStore, MemoryUsage
 from tests.shared_data import SHARED_DATA
 
 LITELLM, GENAI = PriceFormat.LITELLM, PriceFormat.GENAI_PRICES
@@ -144,8 +147,27 @@ def test_meters_are_those_that_ship_where_the_model_decides_alone() -> None:
     assert [meter for meter in found if meter.meter_id in shipped] == [METERS[name] for name in sorted(shipped)]
 
 
+async def test_a_book_is_applied_beside_the_catalogue_that_ships() -> None:
+    """The meters of tokens are in use there, split by model alone, and a meter in use does not change."""
+    store, usage = MemoryCatalogueStore(), MemoryUsage()
+    await apply_catalogue(load_catalogue(shipped_files()), store=store, usage=usage, now=NOON)
+    table = litellm(one=LONG)
+    with pytest.raises(InvalidInputError, match="meter_in_use"):
+        await apply_catalogue(load(book_of(table)), store=store, usage=usage, now=NOON)
+    book = import_price_book(table, LITELLM, by_model=True)
+    assert left_out(book) == [("by_model_only", "models.one")]
+    assert price(book, "llm_input_tokens", model="one") == "1"
+    applied = await apply_catalogue(load(book), store=store, usage=usage, now=NOON)
+    assert dict(applied.plans) == {"llm_prices": 1}
+    assert not {"llm_input_tokens", "llm_output_tokens"} & set(applied.meters)
+
+
+def load(book: Book) -> Catalogue:
+    return load_catalogue([CatalogueFile("book.yaml", book.content)])
+
+
 def test_ranges_of_a_request_are_contexts() -> None:
-    ranges = [
+    ranges: list[dict[str, Any]] = [
         {"range": [0, "32000.0"], "input_cost_per_token": 1e-06},
         {"range": [32000, 128000.0], "input_cost_per_token": 2e-06, "cache_read_input_token_cost": 1e-06},
     ]
@@ -219,11 +241,11 @@ def test_a_repeated_output_price_follows_output_into_its_service_tiers() -> None
     assert price(book, "llm_reasoning_tokens", model="one", service_tier="batch") == "2"
 
 
-TIMED = [
+TIMED: list[dict[str, Any]] = [
     {"prices": {"input_mtok": 2, "output_mtok": 10}},
     {"constraint": {"start_date": "2026-09-01"}, "prices": {"input_mtok": 3, "output_mtok": 10}},
 ]
-HOURS = [
+HOURS: list[dict[str, Any]] = [
     {"prices": {"input_mtok": 0.135}},
     {"constraint": {"start_time": "00:30:00Z", "end_time": "16:30:00Z"}, "prices": {"input_mtok": 0.55}},
 ]
@@ -427,6 +449,8 @@ def test_the_command_writes_lists_and_says_so_by_its_exit_code(tmp_path: Path) -
     document = json.loads(again.stdout)
     assert (document["result"], document["models"]) == ("unchanged", 2)
     assert [one["code"] for one in document["left_out"]] == ["unknown_price"]
+    plain_book = CliRunner().invoke(app, [*base, "--by-model-only"])
+    assert (plain_book.exit_code, "unchanged" in plain_book.stdout) == (0, True)
     one = CliRunner().invoke(app, [*base, "--model", "one", "--strict", "--plan-id", "tokens"])
     assert one.exit_code == 0
     assert CliRunner().invoke(app, ["validate", str(output)]).exit_code == 0
