@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
+from functools import lru_cache
 from typing import Protocol
 
 from core.errors import must_hold
@@ -33,7 +34,9 @@ class Duration(Enum):
 
 
 class BillingCycle(Protocol):
-    """A subscription's billing periods, end to end."""
+    """A subscription's billing periods, end to end; equal ones have equal periods."""
+
+    def __hash__(self) -> int: ...
 
     def period_at(self, instant: datetime) -> Period:
         """Return the billing period that holds the instant."""
@@ -151,11 +154,11 @@ def covered_until(redemption: Redemption, cycle: BillingCycle) -> datetime | Non
 
 def covers(redemption: Redemption, period: Period, cycle: BillingCycle) -> bool:
     """Tell whether a redemption counts for the billing period that holds the start of `period`."""
-    whole = cycle.period_at(period.start)
+    whole = _period_at(cycle, period.start)
     ends = (redemption.removed_at, redemption.coupon.archived_at if redemption.coupon.automatic else None)
     if any(end is not None and end < whole.end for end in ends):
         return False
-    if whole.start < cycle.period_at(redemption.starts_at).start:
+    if whole.start < _period_at(cycle, redemption.starts_at).start:
         return False
     if redemption.coupon.duration is Duration.FOREVER:
         return True
@@ -230,11 +233,17 @@ def _if_known(at: datetime | None, known_at: datetime) -> datetime | None:
     return at if at is not None and at <= known_at else None
 
 
+@lru_cache(maxsize=10_000)
+def _period_at(cycle: BillingCycle, instant: datetime) -> Period:
+    """Return a cycle's period; remembered, because a run asks for the same few bounds for every subscription."""
+    return cycle.period_at(instant)
+
+
 def _covered_ends(redemption: Redemption, cycle: BillingCycle) -> Iterator[datetime]:
     """Yield the ends of the periods a redemption covers, from the first on."""
     end = redemption.starts_at
     for _ in range(redemption.coupon.periods or 1):
-        end = cycle.period_at(end).end
+        end = _period_at(cycle, end).end
         yield end
 
 
