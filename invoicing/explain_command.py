@@ -14,6 +14,7 @@ import typer
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from rich.console import Console
 
+from core.clock import SystemClock
 from core.csv_text import safe_cell
 from core.errors import Fault, InvalidInputError, MeterbookError, UnavailableError
 from invoicing.adapters.clickhouse import ClickHouseUsage
@@ -82,7 +83,9 @@ async def run_explain(settings: Settings, reference: LineReference, events_file:
     events, rollups = ClickHouseEvents(settings), ClickHouseUsage(settings)
     try:
         async with create_pool(settings, max_size=1) as pool:
-            explained = await explain_line(reference, archive=PostgresArchive(pool), events=events, rollups=rollups)
+            explained = await explain_line(
+                reference, archive=PostgresArchive(pool), events=events, rollups=rollups, now=SystemClock().now()
+            )
             if events_file is not None:
                 await _write_events(events_file, explained)
             return explained

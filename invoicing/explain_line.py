@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from core.errors import NotFoundError
 from core.meters import Meter
-from core.period import Period
 from invoicing.derive_lines import derive_lines
 from invoicing.domain.explanation import (
     Changes,
@@ -20,9 +20,12 @@ from invoicing.domain.explanation import (
 )
 from invoicing.domain.lines import Line
 from invoicing.domain.stored_invoice import BilledShare, LineReference, StoredInvoice, StoredPlan
+from invoicing.domain.subscribed import Subscribed
 from invoicing.explain_ports import EventStore, InvoiceArchive
 from invoicing.ports import UsageReader
 from invoicing.recount_usage import Recount
+from rating.domain.windows import Windows, show_windows
+from rating.rate_timeline import PlanReference
 
 CHANGES_SHOWN = 10
 
@@ -43,7 +46,7 @@ class Explained:
 
 
 async def explain_line(
-    reference: LineReference, *, archive: InvoiceArchive, events: EventStore, rollups: UsageReader
+    reference: LineReference, *, archive: InvoiceArchive, events: EventStore, rollups: UsageReader, now: datetime
 ) -> list[Explained]:
     """Return the explanation of each line that is meant, by issue and position.
 
@@ -59,7 +62,7 @@ async def explain_line(
         lines = _meant(invoice, reference)
         if not lines:
             raise NotFoundError(f"{invoice.number} has {len(invoice.lines)} lines, and no line {reference.position}")
-        explained += await _explain_invoice(invoice, lines, meters, archive, events, rollups)
+        explained += await _explain_invoice(invoice, lines, meters, archive, events, rollups, now)
     return explained
 
 
@@ -70,16 +73,19 @@ async def _explain_invoice(
     archive: InvoiceArchive,
     events: EventStore,
     rollups: UsageReader,
+    now: datetime,
 ) -> list[Explained]:
-    recount = Recount(events, invoice.issued_at)
-    contract = await archive.contract(invoice.subscription_id)
+    known_at = invoice.issued_at
+    recount, subscribed = Recount(events, known_at), await archive.subscribed(invoice.subscription_id)
     derived = Derivations(
-        then=await derive_lines(invoice, contract, meters, recount.then),
-        now=await derive_lines(invoice, contract, meters, recount.now),
-        rollups=await derive_lines(invoice, contract, meters, rollups),
+        then=await derive_lines(invoice, subscribed, meters, recount.then, known_at=known_at, now=now),
+        now=await derive_lines(invoice, subscribed, meters, recount.now, known_at=None, now=now),
+        rollups=await derive_lines(invoice, subscribed, meters, rollups, known_at=None, now=now),
     )
+    plan_at_start = _plan_at_start(subscribed)
+    keys = {position: _present_key(line, plan_at_start) for position, line in lines}
     shares: dict[str, list[BilledShare]] = {}
-    for share in await archive.shares([line.item_key for _, line in lines]):
+    for share in await archive.shares(invoice.subscription_id, list(keys.values()), plan_at_start):
         shares.setdefault(share.item_key, []).append(share)
     plans: dict[tuple[str, int], StoredPlan | None] = {}
     explained = []
@@ -88,8 +94,10 @@ async def _explain_invoice(
         named = (str(plan_of["id"]), int(plan_of["version"]))
         if named not in plans:
             plans[named] = await archive.plan(*named)
-        of_item = shares.get(line.item_key, [])
-        explanation = explain(invoice, position, line, shares=of_item, plan=plans[named], derived=derived)
+        key = keys[position]
+        explanation = explain(
+            invoice, position, line, key, shares=shares.get(key, ()), plan=plans[named], derived=derived
+        )
         one = Explained(explanation, recount, meters)
         if explanation.outcome is Outcome.DIFFERS or explanation.later_invoices:
             one = replace(one, explanation=replace(explanation, changes=await _changes(one)))
@@ -118,8 +126,20 @@ def _meant(invoice: StoredInvoice, reference: LineReference) -> list[tuple[int, 
     return [(position, line) for position, line in invoice.lines if position == reference.position]
 
 
-def _windows(line: Line, recount: Recount) -> Sequence[Period]:
+def _plan_at_start(subscribed: Subscribed | None) -> str:
+    """Return the plan version that a subscription began with, as item keys name it."""
+    if subscribed is None:
+        return ""
+    held = subscribed.start.held
+    return PlanReference(held.plan_id, held.plan_version, held.overrides).text
+
+
+def _present_key(line: Line, plan_at_start: str) -> str:
+    """Return the item's key as it is made now: a line from before lines had periods does not name its plan version."""
+    return line.item_key if line.settles is not None else f"{line.item_key}|{plan_at_start}"
+
+
+def _windows(line: Line, recount: Recount) -> Sequence[Windows]:
     """Return the windows whose usage the line bills, of those that were counted."""
-    named = line.evidence.get("query", {})
-    texts = {named["window"]} if "window" in named else set(named.get("windows", ()))
-    return [window for window in recount.windows if str(window) in texts] or recount.windows
+    text = line.evidence.get("query", {}).get("window")
+    return [windows for windows in recount.windows if show_windows(windows) == text] or recount.windows

@@ -9,7 +9,7 @@ from core.meters import Meter
 from core.period import Period
 from invoicing.domain.stored_event import Activations, StoredEvent
 from invoicing.domain.stored_invoice import BilledShare, LineReference, StoredInvoice, StoredPlan
-from invoicing.ports import Contract
+from invoicing.domain.subscribed import Subscribed
 
 
 class InvoiceArchive(Protocol):
@@ -19,16 +19,19 @@ class InvoiceArchive(Protocol):
         """Return the invoices with the line that is asked for, by issue; an item may stand on several."""
         ...
 
-    async def shares(self, item_keys: list[str]) -> list[BilledShare]:
-        """Return what was billed of these items, by issue; what stands on void invoices is left out."""
+    async def shares(self, subscription_id: str, item_keys: Sequence[str], plan: str) -> list[BilledShare]:
+        """Return what was billed of these items, by issue; what stands on void invoices is left out.
+
+        Keys from before they named the plan version get `plan`, that of the subscription's start, as the books do.
+        """
         ...
 
     async def plan(self, plan_id: str, version: int) -> StoredPlan | None:
         """Return a plan version as it is stored now."""
         ...
 
-    async def contract(self, subscription_id: str) -> Contract | None:
-        """Return the subscription."""
+    async def subscribed(self, subscription_id: str) -> Subscribed | None:
+        """Return the subscription with all that its invoices depend on."""
         ...
 
     async def meters(self) -> dict[str, Meter]:

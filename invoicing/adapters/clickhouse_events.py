@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from clickhouse_connect.driver.exceptions import ClickHouseError
@@ -22,8 +22,8 @@ ACTIVATIONS = "SELECT meter, source_partition, first_offset FROM meter_activatio
 # be read in the server's zone.
 EVENTS_OF_WINDOW = """
 SELECT events.source, events.id, events.type, events.customer, toUnixTimestamp64Micro(events.time), events.data,
-       events.received_at, events.source_partition, events.source_offset, events.source_index,
-       corrections.kind, corrections.source, corrections.id, corrections.received_at
+       toUnixTimestamp64Milli(events.received_at), events.source_partition, events.source_offset, events.source_index,
+       corrections.kind, corrections.source, corrections.id, toUnixTimestamp64Milli(corrections.received_at)
 FROM (
     SELECT * FROM usage_events FINAL
     WHERE tenant = {tenant:String} AND (source, id) > ({source:String}, {id:String}) AND type != {void:String}
@@ -38,6 +38,7 @@ LEFT JOIN (
 ) AS corrections ON corrections.target_source = events.source AND corrections.target_id = events.id
 ORDER BY events.source, events.id
 """
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DOWN = (ClickHouseError, OSError, TimeoutError)
 
 
@@ -97,18 +98,18 @@ def _event(
     customer: str,
     time_us: int,
     data: str,
-    received_at: datetime,
+    received_ms: int,
     partition: int,
     offset: int,
     position: int,
     kind: str,
     by_source: str,
     by_id: str,
-    taken_at: datetime,
+    taken_ms: int,
 ) -> StoredEvent:
     taken_out = None
     if kind:
-        taken_out = TakenOut("void" if kind == "void" else "amend", by_source, by_id, taken_at)
+        taken_out = TakenOut("void" if kind == "void" else "amend", by_source, by_id, _from_ms(taken_ms))
     return StoredEvent(
         tenant_id,
         source,
@@ -117,9 +118,13 @@ def _event(
         customer,
         time_us,
         data,
-        received_at,
+        _from_ms(received_ms),
         partition,
         offset,
         position,
         taken_out,
     )
+
+
+def _from_ms(milliseconds: int) -> datetime:
+    return _EPOCH + timedelta(milliseconds=milliseconds)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from core.meters import Meter
 from core.period import Period
+from invoicing.adapters.stored_subscribed import read_subscribed
 from invoicing.domain.lines import Line
 from invoicing.domain.stored_invoice import BilledShare, LineReference, StoredInvoice, StoredPlan
-from invoicing.ports import Contract
+from invoicing.domain.subscribed import Subscribed
 from runtime.postgres import Pool
 from runtime.stored_meters import read_meters
 
@@ -21,19 +23,19 @@ _BY_NAME = _INVOICES.format("(number = %(name)s OR invoice_id = %(name)s)")
 _BY_ITEM = _INVOICES.format("invoice_id IN (SELECT invoice_id FROM invoice_lines WHERE item_key = %(name)s)")
 _LINES = (
     "SELECT invoice_id, position, item_key, charge_id, kind, description, meter_id, dimensions, quantity, unit,"
-    " unit_amount, exact_amount, amount, corrects_invoice, price_digest, evidence FROM invoice_lines"
+    " unit_amount, exact_amount, amount, corrects_invoice, price_digest, evidence, period_start, period_end, settles"
+    " FROM invoice_lines"
     " WHERE invoice_id = ANY(%s) ORDER BY invoice_id, position"
 )
 _SHARES = (
-    "SELECT item_key, invoice_id, number, issued_at, quantity, exact_amount, amount"
+    "SELECT item_key, invoice_id, number, issued_at, quantity, exact_amount, amount FROM ("
+    " SELECT CASE WHEN settles IS NULL THEN item_key || '|' || %(plan)s ELSE item_key END AS item_key,"
+    " invoice_id, number, issued_at, sequence, quantity, exact_amount, amount"
     " FROM invoice_lines JOIN invoices USING (invoice_id)"
-    " WHERE item_key = ANY(%s) AND status NOT IN ('draft', 'void') ORDER BY issued_at, sequence, number"
+    " WHERE subscription_id = %(subscription)s AND status NOT IN ('draft', 'void')) AS shares"
+    " WHERE item_key = ANY(%(item_keys)s) ORDER BY issued_at, sequence, number"
 )
 _PLAN = "SELECT plan_id, version, document, digest FROM plan_versions WHERE plan_id = %s AND version = %s"
-_CONTRACT = (
-    "SELECT subscription_id, plan_id, plan_version, digest AS plan_digest, document, overrides, started_at, ended_at"
-    " FROM subscriptions JOIN plan_versions USING (plan_id) WHERE subscription_id = %s AND version = plan_version"
-)
 
 
 class PostgresArchive:
@@ -53,19 +55,21 @@ class PostgresArchive:
             lines[row.pop("invoice_id")].append((row.pop("position"), _line(row)))
         return [_invoice(row, lines[row["invoice_id"]]) for row in found]
 
-    async def shares(self, item_keys: list[str]) -> list[BilledShare]:
+    async def shares(self, subscription_id: str, item_keys: Sequence[str], plan: str) -> list[BilledShare]:
         """Return what was billed of these items, by issue."""
-        return [BilledShare(**row) for row in await self._rows(_SHARES, (list(item_keys),))]
+        asked = {"subscription": subscription_id, "item_keys": list(item_keys), "plan": plan}
+        return [BilledShare(**row) for row in await self._rows(_SHARES, asked)]
 
     async def plan(self, plan_id: str, version: int) -> StoredPlan | None:
         """Return a plan version as it is stored now."""
         rows = await self._rows(_PLAN, (plan_id, version))
         return StoredPlan(**rows[0]) if rows else None
 
-    async def contract(self, subscription_id: str) -> Contract | None:
-        """Return the subscription."""
-        rows = await self._rows(_CONTRACT, (subscription_id,))
-        return Contract(**rows[0]) if rows else None
+    async def subscribed(self, subscription_id: str) -> Subscribed | None:
+        """Return the subscription with all that its invoices depend on."""
+        async with self._pool.connection() as connection:
+            found = await read_subscribed(connection, subscription_ids=[subscription_id])
+        return found[0] if found else None
 
     async def meters(self) -> dict[str, Meter]:
         """Return all meters by id."""
@@ -84,4 +88,6 @@ def _invoice(row: dict[str, Any], lines: list[tuple[int, Line]]) -> StoredInvoic
 
 def _line(row: dict[str, Any]) -> Line:
     dimensions = tuple(sorted(row.pop("dimensions").items()))
-    return Line(**row, dimensions=dimensions, per=row["evidence"].get("per", 1))
+    start, end = row.pop("period_start"), row.pop("period_end")
+    period = None if start is None else Period(start, end)
+    return Line(**row, dimensions=dimensions, per=row["evidence"].get("per", 1), period=period)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 
@@ -19,6 +20,7 @@ from invoicing.domain.stored_event import Reading, StoredEvent
 from invoicing.domain.usage_evidence import HourOfUsage, UsageEvidence
 from rating.domain.measured import MeasuredTotal
 from rating.domain.price import Dimensions, plain
+from rating.domain.windows import Windows, holds_instant, windows_of
 
 # When (microseconds since 1970 UTC), source offset, index: the order in which samples of a meter follow each other.
 _Place = tuple[int, int, int]
@@ -29,9 +31,9 @@ _BEFORE: _Place = (0, 0, 0)
 class EventCount:
     """Adds the readings of a window up; `evidence` is what an invoice over them would keep."""
 
-    def __init__(self, window: Period, meters: Mapping[str, Meter], month: Period) -> None:
-        self._window, self._meters, self._month = window, meters, month
-        self._start_us, self._end_us = to_microseconds(window.start), to_microseconds(window.end)
+    def __init__(self, windows: Windows, meters: Mapping[str, Meter], month: Period) -> None:
+        self._windows, self._meters, self._month = windows, meters, month
+        self._spans_us = [(to_microseconds(one.start), to_microseconds(one.end)) for one in windows_of(windows)]
         self._hours: dict[tuple[str, Dimensions, datetime], tuple[Decimal, int]] = {}
         self._samples: dict[str, dict[Dimensions, list[_Sample]]] = {}
 
@@ -39,14 +41,17 @@ class EventCount:
         """Count a reading if it belongs to the window; a level set before it counts as what the window begins with."""
         meter = reading.meter
         if meter.is_additive:
-            if event.minute not in self._window:
+            if not holds_instant(self._windows, event.minute):
                 return False
             key = (meter.meter_id, reading.dimensions, event.minute.replace(minute=0))
             quantity, events = self._hours.get(key, (Decimal(0), 0))
             self._hours[key] = quantity + reading.quantity, events + 1
             return True
-        carries = meter.aggregation == "time_weighted"
-        if event.time_us >= self._end_us or (event.time_us < self._start_us and not carries):
+        if meter.aggregation == "time_weighted":
+            is_counted = event.time_us < self._spans_us[-1][1]
+        else:
+            is_counted = any(start <= event.time_us < end for start, end in self._spans_us)
+        if not is_counted:
             return False
         place = (event.time_us, event.offset, event.position)
         series = self._samples.setdefault(meter.meter_id, {}).setdefault(reading.values, [])
@@ -67,35 +72,58 @@ class EventCount:
         return UsageEvidence.of(hours, sampled, self._meters)
 
     def _levels(self, meter: Meter, series: Mapping[Dimensions, list[_Sample]]) -> list[MeasuredTotal]:
-        """Return areas under levels: a series' level before the window is one change at its start."""
-        assert meter.weight_per is not None
-        changes: dict[Dimensions, list[tuple[int, int, bytes]]] = {}
-        for values, samples in series.items():
-            ordered = sorted(samples)
-            before = [sample for sample in ordered if sample[0][0] < self._start_us]
-            within = [sample for sample in ordered if sample[0][0] >= self._start_us]
-            held = 0
-            for place, quantity, _ in ([(_BEFORE, before[-1][1], "")] if before else []) + within:
-                level = int(quantity * UNIT)
-                for grouping in _groupings(values):
-                    line = _line(values, place, quantity, "")
-                    changes.setdefault(grouping, []).append((place[0], level - held, line))
-                held = level
-        totals = []
-        for grouping, found in changes.items():
-            area = sum(change * (self._end_us - max(at, self._start_us)) for at, change, _ in found)
-            level_before = sum(change for at, change, _ in found if at == 0)
-            events = sum(1 for at, _, _ in found if at > 0)
-            working = (
-                f"level {plain(unscale(level_before))} at {format_instant(self._window.start)}, {events} events until"
-                f" {format_instant(self._window.end)}: {plain(unscale(area))} {meter.unit}·µs"
-                f" ÷ {weight_us(meter.weight_per, self._month)} µs"
-            )
-            quantity = unscale(quantity_of_area(area, meter.weight_per, self._month))
-            totals.append(
-                MeasuredTotal(meter, grouping, quantity, events, working, _digest(line for *_, line in found))
-            )
-        return totals
+        """Return areas under levels window by window; what several windows hold adds up."""
+        found: dict[Dimensions, MeasuredTotal] = {}
+        for window in windows_of(self._windows):
+            for total in _areas(meter, series, window, self._month):
+                before = found.get(total.dimensions)
+                found[total.dimensions] = total if before is None else _together(before, total)
+        return list(found.values())
+
+
+def _areas(
+    meter: Meter, series: Mapping[Dimensions, list[_Sample]], window: Period, month: Period
+) -> list[MeasuredTotal]:
+    """Return areas under levels in a window: a series' level before it is one change at its start."""
+    assert meter.weight_per is not None
+    start_us, end_us = to_microseconds(window.start), to_microseconds(window.end)
+    changes: dict[Dimensions, list[tuple[int, int, bytes]]] = {}
+    for values, samples in series.items():
+        ordered = sorted(sample for sample in samples if sample[0][0] < end_us)
+        before = [sample for sample in ordered if sample[0][0] < start_us]
+        within = [sample for sample in ordered if sample[0][0] >= start_us]
+        held = 0
+        for place, quantity, _ in ([(_BEFORE, before[-1][1], "")] if before else []) + within:
+            level = int(quantity * UNIT)
+            for grouping in _groupings(values):
+                line = _line(values, place, quantity, "")
+                changes.setdefault(grouping, []).append((place[0], level - held, line))
+            held = level
+    totals = []
+    for grouping, found in changes.items():
+        area = sum(change * (end_us - max(at, start_us)) for at, change, _ in found)
+        level_before = sum(change for at, change, _ in found if at == 0)
+        events = sum(1 for at, _, _ in found if at > 0)
+        working = (
+            f"level {plain(unscale(level_before))} at {format_instant(window.start)}, {events} events until"
+            f" {format_instant(window.end)}: {plain(unscale(area))} {meter.unit}·µs"
+            f" ÷ {weight_us(meter.weight_per, month)} µs"
+        )
+        quantity = unscale(quantity_of_area(area, meter.weight_per, month))
+        totals.append(MeasuredTotal(meter, grouping, quantity, events, working, _digest(line for *_, line in found)))
+    return totals
+
+
+def _together(before: MeasuredTotal, after: MeasuredTotal) -> MeasuredTotal:
+    """Return what two windows hold; the form of the digest is that of rating.adapters.measured_usage."""
+    digest = hashlib.sha256(f"{before.digest}\n{after.digest}\n".encode()).hexdigest()
+    return replace(
+        before,
+        quantity=before.quantity + after.quantity,
+        events=before.events + after.events,
+        working=f"{before.working}; {after.working}",
+        digest=digest,
+    )
 
 
 def _values(meter: Meter, series: Mapping[Dimensions, list[_Sample]]) -> list[MeasuredTotal]:

@@ -58,7 +58,9 @@ class Figures:
         if line is None:
             return cls()
         evidence = line.evidence
-        hours = tuple((hour, Decimal(quantity), int(events)) for hour, quantity, events in evidence.get("hours", ()))
+        every = ((str(hour), Decimal(quantity), int(events)) for hour, quantity, events in evidence.get("hours", ()))
+        # What was taken out again may leave an hour of nothing behind.
+        hours = tuple((hour, quantity, events) for hour, quantity, events in every if quantity or events)
         digest = str(evidence.get("usage_digest", ""))
         steps = tuple(evidence.get("steps", ()))
         return cls(line.quantity, line.exact_amount, line.amount, steps, hours, digest)
@@ -171,15 +173,18 @@ def explain(
     invoice: StoredInvoice,
     position: int,
     line: Line,
+    key: str,
     *,
     shares: Sequence[BilledShare],
     plan: StoredPlan | None,
     derived: Derivations,
 ) -> Explanation:
-    """Compare a stored line with what was derived again; `shares` are all that was billed of its item, by issue."""
+    """Compare a stored line with what was derived again.
+
+    `key` is its item's, as it is made now; `shares` are all that was billed of the item, by issue.
+    """
     at = next((index for index, share in enumerate(shares) if share.invoice_id == invoice.invoice_id), len(shares))
     billed, before, in_all = Figures.of(line), _sum(shares[:at]), _sum(shares)
-    key = line.item_key
     then, now, rollups = derived.then.figures(key), derived.now.figures(key), derived.rollups.figures(key)
     checks = [*_papers(invoice, line), *_prices(invoice, line, plan)]
     if derived.failure is None:
@@ -214,11 +219,11 @@ def _papers(invoice: StoredInvoice, line: Line) -> Iterable[Check]:
         for group in invoice.snapshot.get("groups", ())
         for one in group.get("lines", ())
     ]
-    mine = (line.description, plain(line.quantity), money_text(line.amount, invoice.currency))
+    mine = _as_printed(invoice, line)
     if mine in shown:
         yield Check("line_as_printed", True, "the stored line is the one on the document")
     else:
-        printed = [one for one in shown if one[0] == line.description]
+        printed = [one for one in shown if one[0] == mine[0]]
         said = f"stored: {mine[1]} for {mine[2]}; on the document: " + (
             " or ".join(f"{quantity} for {amount}" for _, quantity, amount in printed) or "no such line"
         )
@@ -239,6 +244,21 @@ def _papers(invoice: StoredInvoice, line: Line) -> Iterable[Check]:
             f"{plain(line.exact_amount)} rounded half up is {money_text(rounded, invoice.currency)}"
             + ("" if rounded == line.amount else f", not {money_text(line.amount, invoice.currency)}"),
         )
+
+
+def _as_printed(invoice: StoredInvoice, line: Line) -> tuple[str, str, str]:
+    """Return description, quantity and amount as the document has them: what a coupon takes off is one row."""
+    coupon = line.evidence.get("coupon")
+    if line.kind != "coupon" or not isinstance(coupon, Mapping):
+        return line.description, plain(line.quantity), money_text(line.amount, invoice.currency)
+    together = [
+        one.amount
+        for _, one in invoice.lines
+        if one.kind == "coupon"
+        and one.settles == line.settles
+        and one.evidence.get("coupon", {}).get("redemption") == coupon.get("redemption")
+    ]
+    return str(coupon.get("name")), "1", money_text(sum(together, _ZERO), invoice.currency)
 
 
 def _prices(invoice: StoredInvoice, line: Line, plan: StoredPlan | None) -> Iterable[Check]:

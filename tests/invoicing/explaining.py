@@ -17,8 +17,8 @@ from invoicing.domain.invoice import Invoice
 from invoicing.domain.lines import Line
 from invoicing.domain.stored_event import Activations, StoredEvent, TakenOut
 from invoicing.domain.stored_invoice import BilledShare, LineReference, StoredInvoice, StoredPlan
+from invoicing.domain.subscribed import Subscribed
 from invoicing.explain_line import explain_line
-from invoicing.ports import Contract
 from tests.invoicing.memory import MemoryBooks
 from tests.invoicing.scene import Scene, at
 from tests.rating.plans import METERS
@@ -40,7 +40,7 @@ class MemoryArchive:
             or any(line.item_key == reference.item_key for _, line in stored.lines)
         ]
 
-    async def shares(self, item_keys: list[str]) -> list[BilledShare]:
+    async def shares(self, subscription_id: str, item_keys: Sequence[str], plan: str) -> list[BilledShare]:
         return [
             BilledShare(
                 line.item_key, stored.invoice_id, stored.number, stored.issued_at, line.quantity, line.exact_amount,
@@ -58,9 +58,17 @@ class MemoryArchive:
                     return StoredPlan(plan_id, version, one.document, one.plan_digest)
         return None
 
-    async def contract(self, subscription_id: str) -> Contract | None:
-        every = [one for contracts in self._books.state.contracts.values() for one in contracts]
-        return next((one for one in every if one.subscription_id == subscription_id), None)
+    async def subscribed(self, subscription_id: str) -> Subscribed | None:
+        every = [one for found in self._books.state.subscribed.values() for one in found]
+        stored = {
+            (one.plan_id, one.plan_version): one.document
+            for contracts in self._books.state.contracts.values()
+            for one in contracts
+        }
+        for one in every:
+            if one.subscription_id == subscription_id:
+                return replace(one, documents={**one.documents, **stored})
+        return None
 
     async def meters(self) -> dict[str, Meter]:
         return METERS
@@ -148,7 +156,11 @@ class ExplainedScene(Scene):
         from invoicing.domain.stored_invoice import read_reference
 
         explained = await explain_line(
-            read_reference(line, whole=whole), archive=self.archive, events=self.events, rollups=self.usage
+            read_reference(line, whole=whole),
+            archive=self.archive,
+            events=self.events,
+            rollups=self.usage,
+            now=self.clock.now(),
         )
         return [one.explanation for one in explained]
 
