@@ -14,7 +14,6 @@ from core.errors import BrokenInvariantError
 from core.money import round_to_minor
 from core.period import Period
 from rating.domain.adjust.adjustment import After, Priced, Usage
-from rating.domain.adjust.usage_discount import UsageDiscount
 from rating.domain.cycle import Interval
 from rating.domain.extent import WHOLE, Extent
 from rating.domain.models.corrections import refuse_negative
@@ -133,7 +132,7 @@ def rate_charge(
     if usage and min(usage.values()) < 0:
         _refuse_negative(charge, usage)
     if adjustments.before:
-        rated = _rate_adjusted(charge, usage, entries, extent)
+        rated = _rate_adjusted(charge, usage, extent)
     else:
         rated = price.rate(_inputs(usage, entries, extent))
     parts: Iterable[Part] = rated.parts
@@ -144,14 +143,17 @@ def rate_charge(
     return [_line(charge, part, currency) for part in parts], rated.unpriced
 
 
-def _rate_adjusted(charge: Charge, usage: Usage, entries: Sequence[UsageEntry], extent: Extent) -> Rated:
-    """Return the parts of what is left of usage after the adjustments before the price, and those of what is not."""
+def _rate_adjusted(charge: Charge, usage: Usage, extent: Extent) -> Rated:
+    """Return the parts of what is left of usage after the adjustments before the price, and those of what is not.
+
+    Only prices of totals have such adjustments.
+    """
     price = charge.price
     usage = _by_value(usage, price.split_by)
     unpriced: tuple[tuple[Dimensions, Decimal], ...] = ()
     if price.split_by:
         # What has no price takes no part in what is free.
-        unpriced = price.rate(_inputs(usage, entries, extent)).unpriced
+        unpriced = price.rate(_inputs(usage, (), extent)).unpriced
         without = {dimensions for dimensions, _ in unpriced}
         usage = {dimensions: quantity for dimensions, quantity in usage.items() if dimensions not in without}
     taken_off: list[Part] = []
@@ -162,9 +164,7 @@ def _rate_adjusted(charge: Charge, usage: Usage, entries: Sequence[UsageEntry], 
         taken_off += adjusted.parts
         for dimensions, more in adjusted.steps.items():
             steps[dimensions] = (*steps.get(dimensions, ()), *more)
-        if isinstance(before, UsageDiscount):
-            entries = [replace(entry, quantity=before.counted(entry.quantity)) for entry in entries]
-    rated = price.rate(_inputs(usage, entries, extent))
+    rated = price.rate(_inputs(usage, (), extent))
     explained = (
         replace(part, steps=(*steps.get(part.dimensions, steps.get((), ())), *part.steps)) for part in rated.parts
     )
@@ -212,7 +212,8 @@ def _by_value(usage: Usage, split_by: tuple[str, ...]) -> dict[Dimensions, Decim
         values = dict(dimensions)
         key = tuple((name, values.get(name, "")) for name in split_by)
         totals[key] = totals.get(key, _ZERO) + quantity
-    return totals
+    # In order, so that the order in which usage came cannot show in the order of lines.
+    return dict(sorted(totals.items()))
 
 
 def _refuse_negative(charge: Charge, usage: Usage) -> None:

@@ -15,10 +15,7 @@ from rating.domain.plan import Charge, read_charges
 from rating.domain.price import ZERO, Basis, Dimensions, Grain, UsageEntry, plain
 from rating.domain.registry import PRICE_MODELS
 from tests.rating import price_generators
-from tests.rating.price_generators import _PRICES, LICENSABLE, METER, decimals, prices
-from tests.rating.price_generators import METERED as ALL_METERED
-
-METERED = tuple(name for name in ALL_METERED if name in _PRICES)
+from tests.rating.price_generators import LICENSABLE, METER, METERED, decimals, prices
 
 METERS = {METER.meter_id: METER}
 SUMMED: tuple[str, ...] = ("per_unit", "time_weighted", "dynamic")
@@ -72,7 +69,7 @@ def adjustments(draw: st.DrawFn, model: str, document: dict[str, Any]) -> dict[s
             "divide_by": draw(st.integers(1, 50)),
             "round": draw(st.sampled_from(["up", "down"])),
         }
-    if price.grain is not Grain.EVENT and not hard and draw(st.integers(0, 3)) == 0:
+    if totals and not hard and draw(st.integers(0, 3)) == 0:
         found["usage_discount"] = {"percent_off": draw(percents)}
     if draw(st.booleans()):
         found["discount"] = {"percent_off": draw(percents)}

@@ -294,6 +294,7 @@ LICENSED = {"recurring": {"usage_type": "licensed"}, "meter": None}
          "discount"),
         ({**SCHEDULED, "free_units": "20"}, "contradiction", "free_units"),
         ({**SCHEDULED, "transform_quantity": {"divide_by": 10, "round": "up"}}, "contradiction", "transform_quantity"),
+        ({**SCHEDULED, "usage_discount": {"percent_off": "1"}}, "contradiction", "usage_discount"),
         ({**PERCENTAGE, "free_units": "20"}, "contradiction", "free_units"),
         ({**PERCENTAGE, "usage_discount": {"percent_off": "1"}}, "contradiction", "usage_discount"),
         ({**HARD, "free_units": "20"}, "contradiction", "free_units"),

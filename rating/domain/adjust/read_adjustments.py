@@ -2,8 +2,7 @@
 
 | adjustment | needs |
 |---|---|
-| `transform_quantity` with `round`, `free_units` | a quantity, in totals (prices of events or hours: no order) |
-| `usage_discount` | a quantity, in totals or by quarter hours |
+| `transform_quantity` with `round`, `free_units`, `usage_discount` | a quantity, in totals (not events, not hours) |
 | `discount` | an amount that is not itself a minimum of the plan |
 | `minimum_amount`, `maximum_amount`, `commitment` | an amount that depends on a quantity |
 
@@ -90,10 +89,8 @@ def _refuse(name: str, price: Price, basis: Basis) -> str:
         return ""
     if basis is Basis.FIXED:
         return f"a {price.model} price depends on no quantity: state the amount itself"
-    if name in (TransformQuantity.field, FreeUnits.field) and price.grain is not Grain.TOTAL:
-        return f"a {price.model} price is not one of totals, so no order says which units it falls on"
-    if name == UsageDiscount.field and price.grain is Grain.EVENT:
-        return f"a {price.model} price is one of single events: give the discount on the amount"
+    if name in BEFORE and price.grain is not Grain.TOTAL:
+        return f"a {price.model} price is not one of totals, so nothing says which units it falls on"
     if name in BEFORE and price.included_quantity is not None and price.included_quantity[1]:
         return "a hard limit counts usage as it is: drop one of both"
     return ""

@@ -23,10 +23,6 @@ class UsageDiscount:
         """Read `{percent_off}`."""
         return cls(read_percent_off(fields, "usage_discount"))
 
-    def counted(self, quantity: Decimal) -> Decimal:
-        """Return what of a quantity counts, exact."""
-        return quantity * (100 - self.percent_off) / 100
-
     def adjust(self, usage: Usage) -> Adjusted:
         """Return what counts, a part for what does not."""
         left: dict[Dimensions, Decimal] = {}
@@ -34,7 +30,7 @@ class UsageDiscount:
         steps: dict[Dimensions, tuple[str, ...]] = {}
         percent = plain(self.percent_off)
         for dimensions, quantity in usage.items():
-            left[dimensions] = counted = self.counted(quantity)
+            left[dimensions] = counted = quantity * (100 - self.percent_off) / 100
             if quantity:
                 off = quantity - counted
                 label = " ".join([f"{percent} % not counted", *(value for _, value in dimensions if value)])
