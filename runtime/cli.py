@@ -84,14 +84,17 @@ def _mount_stages() -> None:
     from alerts.commands import app as alert_app
     from catalogues.commands import app as catalogue_app
     from invoicing.commands import app as invoice_app
+    from invoicing.explain_command import explain
     from metering.commands import app as metering_app
     from metering.reconcile.command import create_command
     from payments.commands import app as payment_app
     from quotas.commands import entitlement_app, grant_app
     from rating.commands import rate
     from rating.prorate_commands import prorate
+    from rating.simulate_command import create_command as create_simulate
     from runtime.demo.command import demo
     from runtime.processes import contracts
+    from runtime.processes.price_book import read_price_book
     from runtime.processes.reconcile import open_reconciler
     from runtime.stack import commands as stack
     from subscriptions.commands import app as tenant_app
@@ -103,6 +106,8 @@ def _mount_stages() -> None:
         app.command()(command)
     app.command()(demo)
     app.command()(rate)
+    app.command()(explain)
+    app.command()(create_simulate(read_price_book))
     app.command()(prorate)
     app.add_typer(catalogue_app, name="catalogue")
     app.add_typer(contracts.create_app(), name="contract")
