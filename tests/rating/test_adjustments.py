@@ -13,7 +13,7 @@ from core.meters import Meter
 from rating.domain.cycle import Interval
 from rating.domain.extent import WHOLE, Extent
 from rating.domain.models.per_unit import PerUnit
-from rating.domain.plan import Charge
+from rating.domain.plan import Charge, parse_plan
 from rating.domain.price import Basis, Dimensions
 from rating.domain.proration import Convention
 from rating.rate_charges import RatedLine, rate_bounds, rate_charge
@@ -355,3 +355,22 @@ def test_the_fixed_part_of_reserved_capacity_may_be_billed_in_advance() -> None:
     assert charge_of(**reserved).in_advance
     with pytest.raises(InvalidInputError, match="bill: bounds of a charge"):
         charge_of(**reserved, minimum_amount="10")
+
+
+def test_a_plan_says_what_a_trial_covers_and_how_its_charges_are_prorated() -> None:
+    fees = [{"id": "a", "model": "flat", "flat_amount": "1"}]
+    own = [{"id": "b", "model": "flat", "flat_amount": "1", "proration": "none"}]
+    charges = [{"name": "Fee", **charge} for charge in fees + own]
+    document = {"name": "Plan", "currency": "USD", "charges": charges}
+    plan = parse_plan("test", document, {})
+    assert (plan.trial_covers, plan.proration) == ("all", None)
+    plan = parse_plan("test", {**document, "trial_covers": "fees", "proration": "seconds"}, {})
+    assert (plan.trial_covers, plan.proration) == ("fees", Convention.SECONDS)
+    assert [charge.proration for charge in plan.charges] == [Convention.SECONDS, Convention.NONE]
+    with pytest.raises(InvalidInputError) as refused:
+        parse_plan("test", {**document, "currency": "ABC", "trial_covers": "none", "proration": "weeks"}, {})
+    assert sorted((fault.code, fault.path) for fault in refused.value.faults) == [
+        ("invalid_choice", "plans.test.proration"),
+        ("invalid_choice", "plans.test.trial_covers"),
+        ("unknown_currency", "plans.test.currency"),
+    ]
