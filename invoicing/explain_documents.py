@@ -19,9 +19,11 @@ RECIPE = (
     "usage_digest: one line per meter, dimension values and hour of UTC of all the tenant's usage in the window, sorted"
     " by meter, dimension values, hour: meter, name=value pairs joined by U+001F, hour such as 2026-10-31T22, quantity"
     " as a plain decimal without trailing zeros, number of events; joined by tabs, each ended by a line feed; then one"
-    " line per meter whose totals do not add up: meter, total, digest of its samples; all of it through SHA-256.",
+    " line per meter whose totals do not add up: meter, total, digest of its samples; then one per meter that is priced"
+    " by quarter hours or single events: meter, slot or event, digest of its entries; all of it through SHA-256.",
     "samples_digest: one line per sample: name=value pairs joined by U+001F, microseconds since 1970 UTC, value, text,"
-    " offset.index; joined by tabs; SHA-256 of each, sorted, concatenated, SHA-256 of that.",
+    " offset.index; joined by tabs; SHA-256 of each, sorted, those that end in zero bytes without these, concatenated,"
+    " SHA-256 of that. A level from before the window is the first sample of its series, at 0, value, 0.0.",
     "amount: the steps give the exact amount; it is rounded half up once, to the currency's minor unit (ISO 4217).",
 )
 
