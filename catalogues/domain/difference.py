@@ -219,4 +219,4 @@ def _entitlement_document(entitlement: Entitlement) -> Any:
 
 def _same(old: Mapping[Path, Any], path: Path, value: Any) -> bool:
     # True is not 1, and 1 is not "1": what stands in a document is what its digest is of.
-    return path in old and type(old[path]) is type(value) and bool(old[path] == value)
+    return path in old and json.dumps(old[path]) == json.dumps(value)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -17,11 +19,12 @@ from catalogues.commands import apply_files
 from catalogues.contracts.adapters.postgres import ContractInUseError, PostgresContractStore
 from catalogues.contracts.add_contract import Added, add_contract
 from catalogues.contracts.end_contract import ContractBegunError, end_contract
-from catalogues.contracts.ports import HeldTerms
+from catalogues.contracts.ports import HeldTerms, StoredContract
 from catalogues.contracts.show_contract import list_text, state_of, steps_text, version_text
 from catalogues.contracts.succession import Steps
 from catalogues.load_catalogue import shipped_files
 from core.errors import InvalidInputError, NotFoundError
+from core.read_yaml import read_yaml
 from rating.adapters.stored_contracts import read_contracts
 from rating.domain.contract import contract_at, contract_periods
 from rating.domain.override_plan import override_plan
@@ -81,6 +84,11 @@ class Office:
         with pytest.raises(InvalidInputError) as refused:
             await self.add(**fields)
         return [(fault.code, fault.path) for fault in refused.value.faults]
+
+    async def put(self, stored: StoredContract) -> None:
+        """Store a version past all checks, as one who came at the same time would."""
+        async with self.open() as store:
+            await store.add(stored)
 
     async def rows(self) -> list[tuple[str, int, str]]:
         """Return what counts: id, version and validity."""
@@ -412,15 +420,29 @@ async def test_two_at_once_are_refused_by_the_store_itself(settings: Settings) -
     await apply_files(settings, shipped_files())
     office = Office(settings)
     stored = (await office.add()).stored
+    meanwhile = replace(stored.contract, contract_id=f"late-{office.tenant}", valid_from=at(6), valid_until=at(7))
     with pytest.raises(ContractInUseError, match="contracts_never_overlap"):
-        async with office.open() as store:
-            await store.add(
-                type(stored)(
-                    type(stored.contract)(
-                        "late-" + office.tenant, 1, office.tenant, "enterprise", at(6), at(7), {}, None, None
-                    ),
-                    {},
-                    "0" * 64,
-                    NOW,
-                )
-            )
+        await office.put(replace(stored, contract=meanwhile))
+
+
+async def test_the_contract_in_the_documentation_is_one() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "catalogues.md").read_text()
+    document, _ = read_yaml(text.split("```yaml\n")[1].split("```")[0].encode(), "docs/catalogues.md")
+    office = Office(None, "Europe/Berlin")
+    added = await office.add(**{**document, "contract": office.contract, "tenant": office.tenant})
+    shown = version_text(added.stored, TIERS["enterprise"].document, NOW)
+    for line in text.split("$ meterbook contract add acme.yaml\n")[1].splitlines()[1:5]:
+        assert line in shown
+
+
+@pytest.mark.integration
+async def test_an_id_of_another_tenant_is_refused(settings: Settings) -> None:
+    await apply_files(settings, shipped_files())
+    office, other = Office(settings), Office(settings)
+    await office.add()
+    other.contract = office.contract
+    assert await other.refusals(valid_from="2028-01-01") == [("contract_of_other", "contract")]
+    async with office.open() as store:
+        [stored] = await store.versions(office.contract)
+    with pytest.raises(ContractInUseError):
+        await other.put(stored)

@@ -62,6 +62,11 @@ def test_the_way_back_undoes_the_way_there(one: dict[str, Any], two: dict[str, A
     assert there == back
 
 
+@pytest.mark.parametrize(("one", "two"), [(True, 1), (1, "1"), ([True], [1]), ("1", "1.0"), ([], {}), ("", [])])
+def test_what_is_written_otherwise_differs(one: Any, two: Any) -> None:
+    assert compare_documents({"a": one}, {"a": two}) == (FieldChange(("a",), one, two),)
+
+
 # --- catalogues -------------------------------------------------------------------------------------------------------
 amounts = st.sampled_from(["0", "1", "1.50", "2"])
 charges = st.lists(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from psycopg.errors import ExclusionViolation, IntegrityConstraintViolation
+from psycopg import IntegrityError
 from psycopg.types.json import Jsonb
 
 from catalogues.contracts.ports import HeldTerms, StoredContract
@@ -119,7 +119,7 @@ class PostgresContractStore:
     async def _write(self, statement: str, arguments: tuple[Any, ...]) -> None:
         try:
             await self._connection.execute(statement.encode(), arguments)
-        except (ExclusionViolation, IntegrityConstraintViolation) as refused:
+        except IntegrityError as refused:
             raise ContractInUseError(refused.diag.message_primary) from refused
 
     async def _rows(self, query: str, arguments: tuple[Any, ...]) -> list[dict[str, Any]]:
