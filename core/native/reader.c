@@ -14,44 +14,57 @@
 #define NAME_MAX_LENGTH 256
 #define PROPERTIES_MAX 64
 #define UNIT INT64_C(1000000000000)
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define LITTLE_ENDIAN_MACHINE 1
+#else
+#define LITTLE_ENDIAN_MACHINE 0
+#endif
 
 /* ---- BLAKE2b (RFC 7693), 16 bytes of digest, no key ---- */
 
 static const uint64_t BLAKE_IV[8] = {
     UINT64_C(0x6a09e667f3bcc908), UINT64_C(0xbb67ae8584caa73b), UINT64_C(0x3c6ef372fe94f82b), UINT64_C(0xa54ff53a5f1d36f1),
     UINT64_C(0x510e527fade682d1), UINT64_C(0x9b05688c2b3e6c1f), UINT64_C(0x1f83d9abfb41bd6b), UINT64_C(0x5be0cd19137e2179)};
-static const uint8_t SIGMA[12][16] = {
-    {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, {14, 10, 4, 8, 9, 15, 13, 6, 1, 12, 0, 2, 11, 7, 5, 3},
-    {11, 8, 12, 0, 5, 2, 15, 13, 10, 14, 3, 6, 7, 1, 9, 4}, {7, 9, 3, 1, 13, 12, 11, 14, 2, 6, 5, 10, 4, 0, 15, 8},
-    {9, 0, 5, 7, 2, 4, 10, 15, 14, 1, 11, 12, 6, 8, 3, 13}, {2, 12, 6, 10, 0, 11, 8, 3, 4, 13, 7, 5, 15, 14, 1, 9},
-    {12, 5, 1, 15, 14, 13, 4, 10, 0, 7, 6, 3, 9, 2, 8, 11}, {13, 11, 7, 14, 12, 1, 3, 9, 5, 0, 15, 4, 8, 6, 2, 10},
-    {6, 15, 14, 9, 11, 3, 0, 8, 12, 2, 13, 7, 1, 4, 10, 5}, {10, 2, 8, 4, 7, 6, 1, 5, 15, 11, 9, 14, 3, 12, 13, 0},
-    {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, {14, 10, 4, 8, 9, 15, 13, 6, 1, 12, 0, 2, 11, 7, 5, 3}};
-
 static inline uint64_t rotate(uint64_t x, int n) { return (x >> n) | (x << (64 - n)); }
 
 #define MIX(a, b, c, d, x, y)                                                                                          \
     a += b + (x); d = rotate(d ^ a, 32); c += d; b = rotate(b ^ c, 24);                                                \
     a += b + (y); d = rotate(d ^ a, 16); c += d; b = rotate(b ^ c, 63);
 
-static void blake_block(uint64_t h[8], const uint8_t block[128], uint64_t total, int is_last) {
+/* One round; the message words' numbers are written out, so that none is looked up. */
+#define ROUND(a, b, c, d, e, f, g, h, i, j, k, l, n, o, p, q)                                                          \
+    MIX(v[0], v[4], v[8], v[12], m[a], m[b]) MIX(v[1], v[5], v[9], v[13], m[c], m[d])                                  \
+    MIX(v[2], v[6], v[10], v[14], m[e], m[f]) MIX(v[3], v[7], v[11], v[15], m[g], m[h])                                \
+    MIX(v[0], v[5], v[10], v[15], m[i], m[j]) MIX(v[1], v[6], v[11], v[12], m[k], m[l])                                \
+    MIX(v[2], v[7], v[8], v[13], m[n], m[o]) MIX(v[3], v[4], v[9], v[14], m[p], m[q])
+
+static void blake_block(uint64_t state[8], const uint8_t block[128], uint64_t total, int is_last) {
     uint64_t m[16], v[16];
-    for (int i = 0; i < 16; i++) { /* little endian, whatever the machine is */
+#if LITTLE_ENDIAN_MACHINE
+    memcpy(m, block, sizeof m);
+#else
+    for (int i = 0; i < 16; i++) {
         uint64_t word = 0;
         for (int k = 7; k >= 0; k--) word = word << 8 | block[8 * i + k];
         m[i] = word;
     }
-    for (int i = 0; i < 8; i++) { v[i] = h[i]; v[i + 8] = BLAKE_IV[i]; }
+#endif
+    for (int i = 0; i < 8; i++) { v[i] = state[i]; v[i + 8] = BLAKE_IV[i]; }
     v[12] ^= total;
     if (is_last) v[14] = ~v[14];
-    for (int r = 0; r < 12; r++) {
-        const uint8_t *s = SIGMA[r];
-        MIX(v[0], v[4], v[8], v[12], m[s[0]], m[s[1]]) MIX(v[1], v[5], v[9], v[13], m[s[2]], m[s[3]])
-        MIX(v[2], v[6], v[10], v[14], m[s[4]], m[s[5]]) MIX(v[3], v[7], v[11], v[15], m[s[6]], m[s[7]])
-        MIX(v[0], v[5], v[10], v[15], m[s[8]], m[s[9]]) MIX(v[1], v[6], v[11], v[12], m[s[10]], m[s[11]])
-        MIX(v[2], v[7], v[8], v[13], m[s[12]], m[s[13]]) MIX(v[3], v[4], v[9], v[14], m[s[14]], m[s[15]])
-    }
-    for (int i = 0; i < 8; i++) h[i] ^= v[i] ^ v[i + 8];
+    ROUND(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
+    ROUND(14, 10, 4, 8, 9, 15, 13, 6, 1, 12, 0, 2, 11, 7, 5, 3)
+    ROUND(11, 8, 12, 0, 5, 2, 15, 13, 10, 14, 3, 6, 7, 1, 9, 4)
+    ROUND(7, 9, 3, 1, 13, 12, 11, 14, 2, 6, 5, 10, 4, 0, 15, 8)
+    ROUND(9, 0, 5, 7, 2, 4, 10, 15, 14, 1, 11, 12, 6, 8, 3, 13)
+    ROUND(2, 12, 6, 10, 0, 11, 8, 3, 4, 13, 7, 5, 15, 14, 1, 9)
+    ROUND(12, 5, 1, 15, 14, 13, 4, 10, 0, 7, 6, 3, 9, 2, 8, 11)
+    ROUND(13, 11, 7, 14, 12, 1, 3, 9, 5, 0, 15, 4, 8, 6, 2, 10)
+    ROUND(6, 15, 14, 9, 11, 3, 0, 8, 12, 2, 13, 7, 1, 4, 10, 5)
+    ROUND(10, 2, 8, 4, 7, 6, 1, 5, 15, 11, 9, 14, 3, 12, 13, 0)
+    ROUND(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
+    ROUND(14, 10, 4, 8, 9, 15, 13, 6, 1, 12, 0, 2, 11, 7, 5, 3)
+    for (int i = 0; i < 8; i++) state[i] ^= v[i] ^ v[i + 8];
 }
 
 static void blake2b_16(const uint8_t *data, size_t length, uint8_t out[16]) {
@@ -203,10 +216,28 @@ static inline const char *skip_space(const char *at, const char *end) {
     return at;
 }
 
+#define EACH_BYTE(value) (UINT64_C(0x0101010101010101) * (value))
+/* The top bit of each byte that is zero; bytes above the lowest such may be marked too. */
+#define ZEROS(word) (((word) - EACH_BYTE(1)) & ~(word) & EACH_BYTE(0x80))
+
 /* After the text that begins at `at`, or NULL if it is none of the plain shape. */
 static inline const char *read_text(const char *at, const char *end, Span *found) {
     if (at >= end || *at != '"') return NULL;
     const char *begin = ++at;
+#if LITTLE_ENDIAN_MACHINE
+    while (end - at >= 8) { /* eight bytes at once, to the first that is not plain */
+        uint64_t word;
+        memcpy(&word, at, 8);
+        uint64_t quote = word ^ EACH_BYTE('"'), slash = word ^ EACH_BYTE('\\'), rubout = word ^ EACH_BYTE(0x7f);
+        uint64_t low = (word - EACH_BYTE(0x20)) & ~word;
+        uint64_t stops = (low | word | ZEROS(quote) | ZEROS(slash) | ZEROS(rubout)) & EACH_BYTE(0x80);
+        if (stops) {
+            at += __builtin_ctzll(stops) / 8;
+            break;
+        }
+        at += 8;
+    }
+#endif
     while (at < end) {
         unsigned char c = (unsigned char)*at;
         if (c == '"') {
