@@ -70,6 +70,7 @@ def explanation_document(found: Explanation) -> dict[str, Any]:
         "received_since": {
             "late": found.changes.late,
             "taken_out": found.changes.taken_out,
+            "put_down": list(found.changes.put_down),
             "first": [event_document(behind) for behind in found.changes.first],
             "hours": [[hour, plain(then), plain(now)] for hour, then, now in hour_differences(found.then, found.now)],
         },

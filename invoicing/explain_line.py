@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from core.errors import NotFoundError
 from core.meters import Meter
+from core.period import format_instant
 from invoicing.derive_lines import derive_lines
 from invoicing.domain.explanation import (
     Changes,
@@ -100,7 +101,8 @@ async def _explain_invoice(
         )
         one = Explained(explanation, recount, meters)
         if explanation.outcome is Outcome.DIFFERS or explanation.later_invoices:
-            one = replace(one, explanation=replace(explanation, changes=await _changes(one)))
+            changes = replace(await _changes(one), put_down=tuple(_put_down(subscribed, known_at)))
+            one = replace(one, explanation=replace(explanation, changes=changes))
         explained.append(one)
     return explained
 
@@ -116,6 +118,21 @@ async def _changes(explained: Explained) -> Changes:
             first.append(behind)
     first.sort(key=lambda behind: (behind.state.value, behind.event.received_at, behind.event.event_id))
     return Changes(tuple(first), counts[EventState.LATE], counts[EventState.TAKEN_OUT])
+
+
+def _put_down(subscribed: Subscribed | None, since: datetime) -> Iterator[str]:
+    """Yield what was put down of the subscription after an instant, as sentences."""
+    if subscribed is None:
+        return
+    for change in subscribed.changes:
+        if change.recorded_at > since:
+            effective, recorded = format_instant(change.effective_at), format_instant(change.recorded_at)
+            yield f"{change.kind.value.replace('_', ' ')}, effective {effective}, put down {recorded}"
+    for one in subscribed.redemptions:
+        if one.redeemed_at > since:
+            yield f"coupon {one.coupon.coupon_id} redeemed {format_instant(one.redeemed_at)}"
+        elif one.removed_at is not None and one.removed_at > since:
+            yield f"coupon {one.coupon.coupon_id} removed {format_instant(one.removed_at)}"
 
 
 def _meant(invoice: StoredInvoice, reference: LineReference) -> list[tuple[int, Line]]:

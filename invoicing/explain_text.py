@@ -248,10 +248,14 @@ def _grouped(quantity: Decimal) -> str:
 
 def _since(console: Console, found: Explanation) -> None:
     changes = found.changes
-    if not (changes.late or changes.taken_out):
+    if not (changes.late or changes.taken_out or changes.put_down):
         return
     console.print()
     console.print(Text("Known only since the invoice", style="bold"))
+    for sentence in changes.put_down:
+        console.print(Padding(Text(sentence), (0, 0, 0, 2)))
+    if not (changes.late or changes.taken_out):
+        return
     counts = [f"{changes.late:,} received later"] if changes.late else []
     counts += [f"{changes.taken_out:,} voided or amended later"] if changes.taken_out else []
     console.print(Padding(Text(", ".join(counts)), (0, 0, 0, 2)))

@@ -127,11 +127,14 @@ class EventBehind:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What became known after the invoice: the first events of each kind, and how many there are in all."""
+    """What became known after the invoice: the first events of each kind, how many there are in all, and in a sentence
+    each what was put down of the subscription: changes, coupons.
+    """
 
     first: tuple[EventBehind, ...] = ()
     late: int = 0
     taken_out: int = 0
+    put_down: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from invoicing.domain.stored_event import Activations, StoredEvent, TakenOut
 from invoicing.domain.stored_invoice import BilledShare, LineReference, StoredInvoice, StoredPlan
 from invoicing.domain.subscribed import Subscribed
 from invoicing.explain_line import explain_line
+from rating.domain.digest import digest_of
 from tests.invoicing.memory import MemoryBooks
 from tests.invoicing.scene import Scene, at
 from tests.rating.plans import METERS
@@ -56,6 +57,11 @@ class MemoryArchive:
             for one in contracts:
                 if (one.plan_id, one.plan_version) == (plan_id, version):
                     return StoredPlan(plan_id, version, one.document, one.plan_digest)
+        for subscribed in self._books.state.subscribed.values():
+            for one in subscribed:
+                if (plan_id, version) in one.documents:
+                    document = one.documents[plan_id, version]
+                    return StoredPlan(plan_id, version, document, digest_of(dict(document)))
         return None
 
     async def subscribed(self, subscription_id: str) -> Subscribed | None:

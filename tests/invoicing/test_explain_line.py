@@ -15,8 +15,10 @@ from invoicing.domain.explanation import Explanation, Outcome
 from invoicing.domain.stored_invoice import read_reference
 from invoicing.explain_documents import explanation_document
 from invoicing.explain_text import print_explanation, print_overview, print_recipe
+from rating.domain.coupon import Coupon, Duration
 from tests.invoicing.explaining import ExplainedScene, failed
-from tests.rating.plans import TIERS
+from tests.invoicing.scene import at
+from tests.rating.plans import TIERS, plan_of
 
 
 @pytest.fixture
@@ -180,6 +182,28 @@ async def test_a_meter_added_later_counts_from_its_activation(scene: ExplainedSc
     await scene.bill_one()
     found = await scene.explain_one("MB-2026-000001/1")
     assert (found.outcome, found.now.quantity) == (Outcome.EQUAL, Decimal(5))
+
+
+async def test_fees_in_advance_coupons_and_a_change_put_down_later(scene: ExplainedScene) -> None:
+    base = {"id": "base", "model": "flat", "flat_amount": "31", "bill": "in_advance"}
+    cpu = {"id": "cpu", "model": "per_unit", "meter": "cpu", "unit_amount": "0.05"}
+    plan = plan_of(base, cpu)
+    dear = replace(plan_of({**base, "flat_amount": "62"}, cpu), plan_id="dear")
+    scene.subscribe(plan, dear)
+    ten = Coupon("ten", "Ten off", at("2026-01-01"), percent_off=Decimal(10), duration=Duration.FOREVER)
+    scene.redeem(ten, "2026-10-02")
+    scene.event("cpu", 100)
+    await scene.bill_one()
+    found = await scene.explain("MB-2026-000001", whole=True)
+    # October's and November's fee, and what was used: 31 + 31 + 5, ten percent off each.
+    assert [str(one.line.amount) for one in found] == ["31.00", "5.00", "-3.10", "-0.50", "31.00", "-3.10"]
+    assert [(one.line.kind, failed(one)) for one in found] == [(one.line.kind, []) for one in found]
+    scene.switch(dear, "2026-10-21", put_down="2026-11-10")
+    scene.clock.travel_to("2026-11-12")
+    fee = await scene.explain_one("MB-2026-000001/1")
+    assert (failed(fee), fee.owed) == (["nothing_since"], Decimal("-11.00"))  # 31 × 20/31 = 20
+    assert "plan changed, effective 2026-10-21T00:00:00Z, put down 2026-11-10T00:00:00Z" in shown(fee)
+    assert "11.00 USD less is owed" in shown(fee)
 
 
 async def test_documents_and_overview_say_the_same(scene: ExplainedScene) -> None:

@@ -73,6 +73,7 @@ plans:
       - {id: mean, name: Mean, model: matrix, meter: mean, dimension: site, unit_amount: "0.01"}
       - {id: held, name: Held, model: per_unit, meter: held, unit_amount: "0.0001"}
       - {id: kinds, name: Kinds, model: per_unit, meter: kinds, unit_amount: "0.01"}
+      - {id: own, name: Own, model: dynamic, meter: network_egress, amount_property: price}
       - {id: night, name: Night, model: scheduled, meter: cpu, unit_amount: "0.05",
          windows: [{from: "22:00", to: "06:00", unit_amount: "0.02"}]}
   measured:
@@ -293,10 +294,13 @@ async def test_every_kind_of_meter_gives_the_digest_noted_on_the_line(desk: Desk
             body = {"v": value, **({"site": site} if site else {})}
             values.append(cloud_event(tenant, f"p{day}-{number}", "probe", body, time))
             values.append(event(tenant, f"c{day}-{number}", "cpu", value, time))
+            values.append(event(tenant, f"n{day}-{number}", "network_egress", 1, time, price=f"0.{number:02}5"))
         desk.warehouse.send(f"2026-10-{day + 10:02}T00:00", *values)
     (invoice,) = await desk.bill(tenant, "2026-11-03")
     found = await desk.explain(invoice.number, whole=True)
-    assert {one.line.charge_id for one in found} == {"peak", "low", "last", "mean", "held", "kinds", "night"}
+    assert {one.line.charge_id for one in found} == {
+        "peak", "low", "last", "mean", "held", "kinds", "night", "own",
+    }  # fmt: skip
     for one in found:
         assert (one.line.charge_id, failed(one)) == (one.line.charge_id, [])
         assert one.billed.usage_digest == one.then.usage_digest == one.now.usage_digest == one.rollups.usage_digest
