@@ -5,18 +5,25 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Annotated, Any, TypeVar
 
 import typer
 
 from core.clock import SystemClock
-from core.errors import NotFoundError
+from core.errors import Fault, InvalidInputError, NotFoundError
 from core.period import format_instant, parse_month
+from invoicing.adapters.clickhouse import ClickHouseUsage
 from invoicing.adapters.kafka import KafkaRequests, KafkaUsageProgress
+from invoicing.adapters.postgres_books import PostgresBooks
 from invoicing.adapters.postgres_register import PostgresRegister
 from invoicing.domain.snapshot import money_text
 from invoicing.ports import ListedInvoice
+from invoicing.preview_invoice import Preview, Wish, preview_invoice
+from invoicing.preview_text import preview_document, print_preview
 from invoicing.run_invoicing import InvoicingRun, UsageBehindError, run_invoicing
+from rating.domain.fields import parse_amount
 from runtime.logs import configure_logs
 from runtime.postgres import create_pool
 from runtime.settings import Settings, load_settings
@@ -79,6 +86,26 @@ def list_invoices(
 
 
 @app.command()
+def preview(
+    tenant: Annotated[str, typer.Option(help="Whose next invoice.")],
+    subscription: Annotated[str | None, typer.Option(help="Which subscription, if there are several.")] = None,
+    plan: Annotated[str | None, typer.Option(help="As if it changed to this plan, in its newest version.")] = None,
+    quantity: Annotated[str | None, typer.Option(help="As if it had this quantity (seats).")] = None,
+    cancel: Annotated[bool, typer.Option("--cancel", help="As if it were cancelled.")] = False,
+    at: Annotated[str | None, typer.Option(help="When the change counts from, ISO 8601 with a zone; now.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the invoice of the present billing period as it would be, with a change or without; nothing is stored."""
+    instant = SystemClock().now() if at is None else _read_instant(at)
+    wish = Wish(plan_id=plan, quantity=_read_quantity(quantity), cancel=cancel)
+    shown = asyncio.run(_preview(load_settings(), tenant, subscription, wish, instant))
+    if as_json:
+        typer.echo(json.dumps(preview_document(shown)))
+        return
+    print_preview(shown)
+
+
+@app.command()
 def unpark(tenant: Annotated[str, typer.Argument(help="The tenant whose account was looked at.")]) -> None:
     """Let a parked account be invoiced again, after a person has looked at the reason."""
     if not asyncio.run(_with_register(load_settings(), lambda register: register.unpark(tenant))):
@@ -108,6 +135,44 @@ async def request_invoices(
                     raise
                 looks -= 1
                 await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+
+
+async def _preview(
+    settings: Settings, tenant_id: str, subscription_id: str | None, wish: Wish, at: datetime
+) -> Preview:
+    usage = ClickHouseUsage(settings)
+    try:
+        async with create_pool(settings, max_size=1) as pool:
+            return await preview_invoice(
+                tenant_id,
+                at,
+                books=PostgresBooks(pool),
+                usage=usage,
+                subscription_id=subscription_id,
+                wish=wish if wish != Wish() else None,
+            )
+    finally:
+        await usage.close()
+
+
+def _read_instant(text: str) -> datetime:
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        instant = None
+    if instant is None or instant.tzinfo is None:
+        reason = f"expected an instant with its zone, such as 2026-10-16T00:00:00Z, got {text[:40]!r}"
+        raise InvalidInputError([Fault("invalid_time", reason, "at")])
+    return instant.astimezone(UTC)
+
+
+def _read_quantity(text: str | None) -> Decimal | None:
+    if text is None:
+        return None
+    amount = parse_amount(text)
+    if isinstance(amount, Fault):
+        raise InvalidInputError([Fault(amount.code, amount.reason, "quantity")])
+    return amount
 
 
 async def _with_register(settings: Settings, call: Callable[[PostgresRegister], Awaitable[T]]) -> T:

@@ -79,6 +79,16 @@ class Account(Protocol):
         """Return all meters by id."""
         ...
 
+    async def newest_version(self, plan_id: str) -> int | None:
+        """Return the newest version of a plan, None if there is no such plan."""
+        ...
+
+    async def plan_documents(
+        self, versions: Collection[tuple[str, int]]
+    ) -> Mapping[tuple[str, int], Mapping[str, Any]]:
+        """Return the stored documents of plan versions; unknown ones are absent."""
+        ...
+
     async def billed(
         self, subscription_id: str, *, settling: Sequence[datetime], item_keys: Sequence[str]
     ) -> dict[str, Billed]:

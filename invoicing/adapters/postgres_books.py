@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
@@ -19,6 +19,7 @@ from invoicing.domain.invoice import Buyer, Invoice
 from invoicing.domain.lines import Billed, Line
 from invoicing.domain.snapshot import money_text
 from invoicing.domain.subscribed import Subscribed
+from rating.adapters.postgres import read_plan_documents
 from rating.adapters.postgres_credits import PostgresCreditLedger
 from rating.rate_timeline import PlanReference
 from runtime.outbox import append_event
@@ -128,6 +129,18 @@ class PostgresAccount:
     async def meters(self) -> dict[str, Meter]:
         """Return all meters by id."""
         return await read_meters(self._connection)
+
+    async def newest_version(self, plan_id: str) -> int | None:
+        """Return the newest version of a plan, None if there is no such plan."""
+        rows = await self._rows("SELECT max(version) AS newest FROM plan_versions WHERE plan_id = %s", (plan_id,))
+        newest: int | None = rows[0]["newest"]
+        return newest
+
+    async def plan_documents(
+        self, versions: Collection[tuple[str, int]]
+    ) -> Mapping[tuple[str, int], Mapping[str, Any]]:
+        """Return the stored documents of plan versions; unknown ones are absent."""
+        return await read_plan_documents(self._connection, versions)
 
     async def billed(
         self, subscription_id: str, *, settling: Sequence[datetime], item_keys: Sequence[str]

@@ -122,7 +122,31 @@ def _line(line: Line, draft: Draft, numbers_corrected: dict[str, str]) -> dict[s
     }
     if line.period is not None and line.period != draft.period:
         shown["period"] = {"start": format_instant(line.period.start), "end": format_instant(line.period.end)}
+    if held := _held(line):
+        shown["held"] = held
     return shown
+
+
+def _held(line: Line) -> list[dict[str, str]]:
+    """Return the stretches the line is for where they are not the whole of its period; none for what is due once."""
+    if line.kind in ("one_time", "coupon") or line.evidence.get("settles") != line.evidence.get("period"):
+        return []
+    quantity = plain(line.quantity)
+    parts = [
+        one
+        for one in line.evidence.get("held", ())
+        if line.kind != "licensed" or one["quantity"] == quantity
+        if line.kind == "usage" or one["state"] == "active"
+    ]
+    spans: list[list[str]] = []
+    for start, _, end in (one["period"].partition("/") for one in parts):
+        if spans and spans[-1][1] == start:
+            spans[-1][1] = end
+        else:
+            spans.append([start, end])
+    if len(spans) == 1 and "/".join(spans[0]) == line.evidence["period"]:
+        return []
+    return [{"start": start, "end": end} for start, end in spans]
 
 
 def _coupons(draft: Draft, numbers_corrected: dict[str, str]) -> list[dict[str, Any]]:

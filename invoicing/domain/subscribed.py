@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -39,6 +39,10 @@ class Subscribed:
         """Return what is held when, contracts laid over; `also` are changes that might be made."""
         timeline = build_timeline(self.start, (*self.changes, *also), known_at=known_at)
         return lay_contracts(timeline, self.contracts)
+
+    def knowing(self, documents: Mapping[tuple[str, int], Mapping[str, Any]]) -> Subscribed:
+        """Return the same with further plan versions."""
+        return replace(self, documents={**self.documents, **documents})
 
     def plan_of(self, meters: Mapping[str, Meter]) -> PlanOf:
         """Return what reads the plan versions; one that cannot be read is our own mistake (`BrokenInvariantError`)."""

@@ -124,6 +124,21 @@ class MemoryAccount:
     async def meters(self) -> dict[str, Meter]:
         return self._state.meters
 
+    async def newest_version(self, plan_id: str) -> int | None:
+        return max((version for known, version in self._documents() if known == plan_id), default=None)
+
+    async def plan_documents(
+        self, versions: Collection[tuple[str, int]]
+    ) -> Mapping[tuple[str, int], Mapping[str, Any]]:
+        return {version: document for version, document in self._documents().items() if version in versions}
+
+    def _documents(self) -> dict[tuple[str, int], Mapping[str, Any]]:
+        found: dict[tuple[str, int], Mapping[str, Any]] = {}
+        for subscribed in self._state.subscribed.values():
+            for one in subscribed:
+                found |= one.documents
+        return found
+
     async def billed(
         self, subscription_id: str, *, settling: Sequence[datetime], item_keys: Sequence[str]
     ) -> dict[str, Billed]:
