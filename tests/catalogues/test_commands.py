@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from quotas.adapters.postgres_entitlements import PostgresEntitlements
 from runtime.postgres import create_pool
 from runtime.processes.contracts import create_app
 from runtime.settings import Settings
+from subscriptions.adapters.postgres import PostgresSubscriptionStore
 
 BAD = """\
 catalogue: shop
@@ -181,6 +183,26 @@ def test_a_plan_gives_its_subscribers_what_their_version_gives(terminal: Termina
         " VALUES (%(me)s || 't', %(me)s, %(me)s, 'true', now())"
     )
     assert _given(terminal) == ("tenant", True)
+
+
+@pytest.mark.integration
+def test_a_version_with_a_later_date_waits_for_it(terminal: Terminal) -> None:
+    asyncio.run(apply_files(terminal.settings, shipped_files()))
+    terminal.catalogue("apply", terminal.file(PLAN))
+    later = PLAN.replace("version: 1", "version: 2\neffective_from: 2040-01-01").replace('"10"', '"12"')
+    assert "version 1 → 2, sold from 2040-01-01" in terminal.catalogue("apply", terminal.file(later)).stdout
+
+    async def sold(at: datetime) -> int | None:
+        pool = create_pool(terminal.settings, max_size=1)
+        async with pool, pool.connection() as connection:
+            found = await PostgresSubscriptionStore(connection).newest_plan(terminal.name, at)
+        return found.version if found else None
+
+    dates = [datetime(2039, 12, 31, 23, 59, tzinfo=UTC), datetime(2040, 1, 1, tzinfo=UTC)]
+    assert [asyncio.run(sold(at)) for at in dates] == [1, 2]
+    sooner = PLAN.replace("version: 1", "version: 3\neffective_from: 2039-01-01")
+    with pytest.raises(InvalidInputError, match="effective_before_stored"):
+        terminal.catalogue("apply", terminal.file(sooner))
 
 
 CONTRACT = """\

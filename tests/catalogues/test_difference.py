@@ -33,16 +33,19 @@ documents = st.dictionaries(
 )
 
 
+@settings(max_examples=60)
 @given(documents)
 def test_a_document_does_not_differ_from_itself(document: dict[str, Any]) -> None:
     assert compare_documents(document, copy.deepcopy(document)) == ()
 
 
+@settings(max_examples=60)
 @given(documents, documents)
 def test_documents_that_differ_have_a_leaf_that_differs(one: dict[str, Any], two: dict[str, Any]) -> None:
     assert (compare_documents(one, two) == ()) == (canonical_json(one) == canonical_json(two))
 
 
+@settings(max_examples=60)
 @given(documents, documents)
 def test_the_changed_leaves_make_one_document_of_the_other(one: dict[str, Any], two: dict[str, Any]) -> None:
     patched = dict(leaves(one)) if one else {}
@@ -55,6 +58,7 @@ def test_the_changed_leaves_make_one_document_of_the_other(one: dict[str, Any], 
     assert patched == (dict(leaves(two)) if two else {})
 
 
+@settings(max_examples=60)
 @given(documents, documents)
 def test_the_way_back_undoes_the_way_there(one: dict[str, Any], two: dict[str, Any]) -> None:
     there = {(change.path, repr(change.before), repr(change.after)) for change in compare_documents(one, two)}
@@ -101,7 +105,7 @@ catalogues = st.builds(
 )
 
 
-@settings(deadline=None)
+@settings(max_examples=60)
 @given(st.lists(catalogues, min_size=1, max_size=4))
 async def test_after_applying_what_was_shown_nothing_differs(series: list[dict[str, Any]]) -> None:
     store, usage = MemoryCatalogueStore(), MemoryUsage()

@@ -27,7 +27,7 @@ class Book:
         with self.connection.transaction():
             return self.connection.execute(statement.encode(), {"me": self.name}).rowcount
 
-    def refuses(self, statement: str, match: str) -> None:
+    def must_refuse(self, statement: str, match: str) -> None:
         with pytest.raises(IntegrityConstraintViolation, match=match):
             self.run(statement)
 
@@ -85,7 +85,7 @@ plans: {{{name}: {{name: P, currency: USD, features: {{{name}: true}}, charges: 
     ],
 )
 def test_what_a_catalogue_stored_never_changes(book: Book, statement: str) -> None:
-    book.refuses(statement, "never changes once stored")
+    book.must_refuse(statement, "never changes once stored")
 
 
 def test_what_is_given_to_a_plan_by_hand_may_change(book: Book) -> None:
@@ -113,28 +113,30 @@ def test_what_is_given_to_a_plan_by_hand_may_change(book: Book) -> None:
     ],
 )
 def test_a_contracts_terms_never_change(book: Book, change: str) -> None:
-    book.refuses(f"UPDATE contracts SET {change} WHERE contract_id = %(me)s", "never changes but for an earlier end")
+    book.must_refuse(
+        f"UPDATE contracts SET {change} WHERE contract_id = %(me)s", "never changes but for an earlier end"
+    )
 
 
 def test_a_contract_is_never_deleted_and_never_comes_back(book: Book) -> None:
-    book.refuses("DELETE FROM contracts WHERE contract_id = %(me)s", "cannot be deleted")
+    book.must_refuse("DELETE FROM contracts WHERE contract_id = %(me)s", "cannot be deleted")
     assert book.run("UPDATE contracts SET withdrawn_at = now() WHERE contract_id = %(me)s") == 1
-    book.refuses("UPDATE contracts SET withdrawn_at = NULL WHERE contract_id = %(me)s", "never changes")
+    book.must_refuse("UPDATE contracts SET withdrawn_at = NULL WHERE contract_id = %(me)s", "never changes")
 
 
 def test_what_was_invoiced_under_a_contract_stays_under_it(book: Book) -> None:
     end = "UPDATE contracts SET valid_until = '{}', shortened_at = now() WHERE contract_id = %(me)s"
     book.invoice("2026-09-01", "2026-10-01", "2026-10-02")
     book.invoice("2026-11-01", "2026-12-01", "2026-12-02", "void")
-    book.refuses(end.format("2026-09-30"), "was invoiced beyond")
-    book.refuses("UPDATE contracts SET withdrawn_at = now() WHERE contract_id = %(me)s", "was invoiced beyond")
+    book.must_refuse(end.format("2026-09-30"), "was invoiced beyond")
+    book.must_refuse("UPDATE contracts SET withdrawn_at = now() WHERE contract_id = %(me)s", "was invoiced beyond")
     assert book.run(end.format("2026-10-01")) == 1, "from the end of what was invoiced on it may end"
 
 
 def test_an_invoice_in_the_middle_of_its_period_fixes_what_is_past(book: Book) -> None:
     end = "UPDATE contracts SET valid_until = '{}', shortened_at = now() WHERE contract_id = %(me)s"
     book.invoice("2026-10-01", "2026-11-01", "2026-10-15")
-    book.refuses(end.format("2026-10-14"), "was invoiced beyond")
+    book.must_refuse(end.format("2026-10-14"), "was invoiced beyond")
     assert book.run(end.format("2026-10-20")) == 1
 
 
