@@ -8,10 +8,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import datetime
 from decimal import Decimal
 
-from core.event_time import to_microseconds
+from core.event_time import to_datetime, to_microseconds
 from core.meters import Meter
 from core.period import Period, format_instant
 from core.quantity import UNIT, unscale
@@ -20,12 +19,13 @@ from invoicing.domain.stored_event import Reading, StoredEvent
 from invoicing.domain.usage_evidence import HourOfUsage, UsageEvidence
 from rating.domain.measured import MeasuredTotal
 from rating.domain.price import Dimensions, plain
-from rating.domain.windows import Windows, holds_instant, windows_of
+from rating.domain.windows import Windows, windows_of
 
 # When (microseconds since 1970 UTC), source offset, index: the order in which samples of a meter follow each other.
 _Place = tuple[int, int, int]
 _Sample = tuple[_Place, Decimal, str]
 _BEFORE: _Place = (0, 0, 0)
+_MINUTE_US, _HOUR_US = 60_000_000, 3_600_000_000
 
 
 class EventCount:
@@ -34,18 +34,20 @@ class EventCount:
     def __init__(self, windows: Windows, meters: Mapping[str, Meter], month: Period) -> None:
         self._windows, self._meters, self._month = windows, meters, month
         self._spans_us = [(to_microseconds(one.start), to_microseconds(one.end)) for one in windows_of(windows)]
-        self._hours: dict[tuple[str, Dimensions, datetime], tuple[Decimal, int]] = {}
+        # By the hour's start in microseconds: whole numbers, because there is one such step for every event.
+        self._hours: dict[tuple[str, Dimensions, int], tuple[int, int]] = {}
         self._samples: dict[str, dict[Dimensions, list[_Sample]]] = {}
 
     def add(self, event: StoredEvent, reading: Reading) -> bool:
         """Count a reading if it belongs to the window; a level set before it counts as what the window begins with."""
         meter = reading.meter
         if meter.is_additive:
-            if not holds_instant(self._windows, event.minute):
+            minute_us = event.time_us - event.time_us % _MINUTE_US
+            if not any(start <= minute_us < end for start, end in self._spans_us):
                 return False
-            key = (meter.meter_id, reading.dimensions, event.minute.replace(minute=0))
-            quantity, events = self._hours.get(key, (Decimal(0), 0))
-            self._hours[key] = quantity + reading.quantity, events + 1
+            key = (meter.meter_id, reading.dimensions, event.time_us - event.time_us % _HOUR_US)
+            scaled, events = self._hours.get(key, (0, 0))
+            self._hours[key] = scaled + reading.scaled, events + 1
             return True
         if meter.aggregation == "time_weighted":
             is_counted = event.time_us < self._spans_us[-1][1]
@@ -61,8 +63,8 @@ class EventCount:
     def evidence(self) -> UsageEvidence:
         """Return the evidence of what was counted so far."""
         hours = [
-            HourOfUsage(meter_id, dimensions, hour, quantity, events)
-            for (meter_id, dimensions, hour), (quantity, events) in self._hours.items()
+            HourOfUsage(meter_id, dimensions, to_datetime(hour_us), unscale(scaled), events)
+            for (meter_id, dimensions, hour_us), (scaled, events) in self._hours.items()
         ]
         sampled: list[MeasuredTotal] = []
         for meter_id, series in self._samples.items():

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Literal
 
 import msgspec
@@ -64,20 +65,25 @@ class StoredEvent:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one meter reads off one event: a quantity, and for a meter of distinct values the text instead.
+    """What one meter reads off one event: a quantity (`scaled` as in `core.quantity`), or a distinct value's text.
 
     `values` are the meter's dimensions in its own order, an empty value where the event does not name one.
     """
 
     meter: Meter
     values: Dimensions
-    quantity: Decimal
+    scaled: int
     text: str = ""
+
+    @property
+    def quantity(self) -> Decimal:
+        """The quantity in the meter's unit."""
+        return unscale(self.scaled)
 
     @property
     def dimensions(self) -> Dimensions:
         """The dimension values as rating knows them: named ones only, by name."""
-        return tuple(sorted((name, value) for name, value in self.values if value))
+        return _named(self.values)
 
     def agrees_with(self, dimensions: Dimensions) -> bool:
         """Tell whether a line with these dimension values bills this; none stands for everything of the meter."""
@@ -114,19 +120,22 @@ class MeterReader:
         for meter_id, values, quantity in judged.measures:
             if self._counts(meter_id, event):
                 meter = self._meters[meter_id]
-                yield Reading(meter, tuple(zip(meter.dimensions, values, strict=True)), unscale(quantity))
+                yield Reading(meter, tuple(zip(meter.dimensions, values, strict=True)), quantity)
         for meter_id, values, value in judged.samples:
             if self._counts(meter_id, event):
                 meter = self._meters[meter_id]
                 named = tuple(zip(meter.dimensions, values, strict=True))
                 is_text = meter.aggregation == "unique"
-                yield Reading(
-                    meter, named, Decimal(0) if is_text else unscale(int(value)), str(value) if is_text else ""
-                )
+                yield Reading(meter, named, 0 if is_text else int(value), value if is_text else "")
 
     def _counts(self, meter_id: str, event: StoredEvent) -> bool:
         first = self._activations.get((meter_id, event.partition))
         return first is not None and event.offset >= first
+
+
+@lru_cache(maxsize=10_000)
+def _named(values: Dimensions) -> Dimensions:
+    return tuple(sorted((name, value) for name, value in values if value))
 
 
 def _judge(event: StoredEvent, registry: Registry) -> UsageEvent | None:
