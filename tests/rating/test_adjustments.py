@@ -374,3 +374,23 @@ def test_a_plan_says_what_a_trial_covers_and_how_its_charges_are_prorated() -> N
         ("invalid_choice", "plans.test.trial_covers"),
         ("unknown_currency", "plans.test.currency"),
     ]
+
+
+def test_free_units_are_part_of_the_quota_and_usage_that_is_counted_otherwise_makes_none() -> None:
+    included = {"id": "cpu", "name": "cpu", "meter": "cpu", "model": "included", "included": "100", "unit_amount": "1"}
+
+    def limits(**more: Any) -> list[Decimal]:
+        document = {"name": "Plan", "currency": "USD", "charges": [{**included, **more}]}
+        return [limit.limit for limit in parse_plan("test", document, METERS).limits]
+
+    assert limits() == [100]
+    assert limits(free_units="50") == [150]
+    assert limits(usage_discount={"percent_off": "10"}) == []
+
+
+@pytest.mark.parametrize(
+    "adjustment", [{"free_units": "9"}, {"free_units": "1"}, {"usage_discount": {"percent_off": "5"}}]
+)
+def test_the_order_of_values_does_not_show(adjustment: dict[str, Any]) -> None:
+    charge = charge_of(**MATRIX, **adjustment)
+    assert lines_of(charge, {HOT: "1", COLD: "2"}) == lines_of(charge, {COLD: "2", HOT: "1"})
