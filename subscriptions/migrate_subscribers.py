@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -86,12 +86,11 @@ async def _migrate(
 
     body = {"verb": "migrate", "plan": plan_id, "version": target, "when": when_text(when)}
     try:
-        async with open_store() as store:
-            await record_changes(subscription_id, body, propose, asked=asked, store=store, clock=clock)
-            if dry_run:
-                raise _DryRunError
-    except _DryRunError:
-        pass
+        with suppress(_DryRunError):
+            async with open_store() as store:
+                await record_changes(subscription_id, body, propose, asked=asked, store=store, clock=clock)
+                if dry_run:
+                    raise _DryRunError
     except MeterbookError as refused:
         if not moved:
             raise

@@ -117,13 +117,19 @@ def _read_instant(fields: Fields, name: str, time_zone: str) -> datetime | None:
 
 def _read_day(fields: Fields, name: str) -> date | None:
     value = fields.raw(name)
+    day = _day_of(value)
+    if day is None:
+        fields.fault(name, "missing_field" if value is None else "invalid_date", 'expected a day such as "2026-01-31"')
+    return day
+
+
+def _day_of(value: object) -> date | None:
+    if not isinstance(value, str) or len(value) != _DAY_LENGTH:
+        return None
     try:
-        if isinstance(value, str) and len(value) == _DAY_LENGTH:
-            return date.fromisoformat(value)
+        return date.fromisoformat(value)
     except ValueError:
-        pass
-    fields.fault(name, "missing_field" if value is None else "invalid_date", 'expected a day such as "2026-01-31"')
-    return None
+        return None
 
 
 def _read_time_zone(fields: Fields) -> str:

@@ -63,7 +63,7 @@ def test_numbers_are_read_digit_by_digit_and_rounded_by_the_currency() -> None:
     [
         ({"id": None}, "missing_field", "id"),
         ({"id": ""}, "invalid_id", "id"),
-        ({"currency": "XXX"}, "unknown_currency", "currency"),
+        ({"currency": "FOO"}, "unknown_currency", "currency"),
         ({"period": None}, "missing_field", "period"),
         ({"period": "2026-03"}, "invalid_type", "period"),
         ({"period": {"start": "2026-04-01", "end": "2026-03-01"}}, "invalid_period", "period.end"),
@@ -96,7 +96,7 @@ def test_bad_input_is_refused_with_its_path(request_: dict[str, Any], code: str,
 
 
 def test_all_faults_are_named_at_once() -> None:
-    found = answer(currency="XXX", at="x", old_amount="-1")
+    found = answer(currency="FOO", at="x", old_amount="-1")
     assert [fault["path"] for fault in found["error"]["faults"]] == ["currency", "old_amount", "at"]
 
 

@@ -33,6 +33,7 @@ from tests.subscriptions.memory import MemoryStore
 
 T = TypeVar("T")
 BY = Asked("ann", "because")
+ACME = Tenant("acme", "Acme Ltd.", "billing@acme.example", "DE", "USD")
 
 
 def flat(amount: str, **more: Any) -> dict[str, Any]:

@@ -16,19 +16,18 @@ from typer.testing import CliRunner
 
 from core.errors import InvalidInputError, NotFoundError
 from runtime.settings import Settings
-from subscriptions import commands, subscription_commands
-from subscriptions.domain.tenant import Tenant
-from tests.subscriptions.lifecycle import flat, plan, real_desk
+from subscriptions import command_options, commands, subscription_commands
+from tests.subscriptions.lifecycle import ACME, flat, plan, real_desk
 
 pytestmark = pytest.mark.integration
 Call = Callable[..., Any]
-ACME = Tenant("acme", "Acme Ltd.", "billing@acme.example", "DE", "USD")
 
 
 @pytest.fixture
 def call(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Call:
     monkeypatch.setattr(commands, "load_settings", lambda: settings)
     monkeypatch.setattr(subscription_commands, "load_settings", lambda: settings)
+    monkeypatch.setattr(command_options, "load_settings", lambda: settings)
 
     def run(*words: str, app: typer.Typer = subscription_commands.app, code: int = 0, read: bool = True) -> Any:
         done = CliRunner().invoke(app, [*words, "--json"] if read else list(words))

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-import psycopg
 import pytest
 
 from core.errors import NotFoundError
 from rating.domain.cycle import Interval
 from rating.domain.proration import Convention
-from rating.domain.timeline import AddOn, ChangeKind, State, Timeline
+from rating.domain.timeline import AddOn, ChangeKind, Timeline
 from runtime.settings import Settings
 from subscriptions.cancel_subscription import cancel_subscription
 from subscriptions.change_add_ons import add_add_on, remove_add_on
@@ -23,7 +21,6 @@ from subscriptions.change_plan import change_plan
 from subscriptions.change_quantity import change_quantity
 from subscriptions.create_subscription import ANCHOR_AT_START, NewSubscription, create_subscription
 from subscriptions.domain.proposals import Moment
-from subscriptions.domain.tenant import Tenant
 from subscriptions.end_trial import end_trial
 from subscriptions.migrate_subscribers import Migration, migrate_subscribers
 from subscriptions.pause_subscription import pause_subscription
@@ -33,10 +30,9 @@ from subscriptions.renew_subscription import renew_subscription
 from subscriptions.resume_subscription import resume_subscription
 from subscriptions.subscription_document import as_document, show_lines
 from subscriptions.withdraw_change import withdraw_change
-from tests.subscriptions.lifecycle import BY, Desk, contract, flat, memory_desk, metered, plan, real_desk
+from tests.subscriptions.lifecycle import ACME, BY, Desk, contract, flat, memory_desk, metered, plan, real_desk
 from tests.subscriptions.memory import MemoryStore
 
-ACME = Tenant("acme", "Acme Ltd.", "billing@acme.example", "DE", "USD")
 END = Moment.PERIOD_END
 
 
@@ -490,85 +486,3 @@ async def test_a_timeline_is_shown_with_what_led_to_it(memory: Desk) -> None:
     assert [one["sequence"] for one in document["changes"]] == [1]
     assert [one["plan_id"] for one in document["phases"]] == ["team", "team", "small"]
     assert document["held"]["quantity"] == "5"
-
-
-# What only the database can show.
-
-
-@pytest.mark.integration
-async def test_of_two_at_once_that_price_a_meter_one_is_refused(settings: Settings) -> None:
-    async with real_desk(settings, ACME) as desk:
-        outcomes = await asyncio.gather(
-            *(desk.subscribe(name) for name in ("calls", "more-calls", "calls", "more-calls")), return_exceptions=True
-        )
-        assert sorted(isinstance(one, str) for one in outcomes) == [False, False, False, True], outcomes
-        assert len(await desk.everything()) == 1
-
-
-@pytest.mark.integration
-async def test_of_one_request_sent_ten_times_at_once_one_is_done(settings: Settings) -> None:
-    async with real_desk(settings, ACME) as desk:
-        subscription = await desk.subscribe("team")
-        keyed = Asked("ann", key="order-7")
-        outcomes = await asyncio.gather(
-            *(desk.do(change_quantity, subscription, Decimal(5), asked=keyed) for _ in range(10))
-        )
-        assert [one.is_new for one in outcomes].count(True) == 1
-        assert len((await desk.everything())[0].changes) == 1
-
-
-@pytest.mark.integration
-async def test_changes_are_only_ever_added(settings: Settings) -> None:
-    async with real_desk(settings, ACME) as desk:
-        subscription = await desk.subscribe("team")
-        await desk.do(change_quantity, subscription, Decimal(5))
-    with psycopg.connect(settings.postgres) as connection:
-        for statement in ("UPDATE subscription_changes SET reason = 'x'", "DELETE FROM subscription_changes"):
-            with pytest.raises(psycopg.errors.RaiseException), connection.transaction():
-                connection.execute(statement.encode())
-
-
-@pytest.mark.integration
-async def test_the_limits_and_plans_of_this_moment_are_those_of_its_phase(settings: Settings) -> None:
-    async with real_desk(settings, ACME) as desk:
-        now = datetime.now(UTC)
-        desk.clock.travel_to(now - timedelta(days=20))
-        subscription = await desk.subscribe("small", add_ons=[("support", Decimal(1))])
-        later = await desk.subscribe("compute", started_at=now + timedelta(days=3))
-        await desk.do(change_plan, subscription, "large", when=now - timedelta(days=10))
-        await desk.do(change_plan, subscription, "small", when=now + timedelta(days=10))
-        tenant = desk.tenant.tenant_id
-        with psycopg.connect(settings.postgres, autocommit=True) as connection:
-
-            def rows(query: str) -> list[Any]:
-                return sorted(connection.execute(query.encode(), (tenant,)).fetchall())
-
-            limits = "SELECT meter_id, limit_quantity::text FROM quota_limits WHERE tenant_id = %s"
-            plans = "SELECT plan_id, plan_version, subscription_id FROM held_plans WHERE tenant_id = %s"
-            assert rows(limits) == [("api_requests", "50000")]
-            assert rows(plans) == [("large", 1, subscription), ("support", 1, subscription)]
-            await desk.do(
-                cancel_subscription,
-                subscription,
-                when=now - timedelta(days=1),
-                asked=replace(BY, replace_scheduled=True),
-            )
-            assert rows(plans) == []
-            assert rows(limits) == [("api_requests", "50000")]
-            ends = "SELECT subscription_id, ended_at IS NULL FROM subscriptions WHERE tenant_id = %s"
-            assert rows(ends) == sorted([(subscription, False), (later, True)])
-
-
-@pytest.mark.integration
-async def test_a_subscription_from_before_there_were_changes_can_be_changed(settings: Settings) -> None:
-    async with real_desk(settings, ACME) as desk:
-        with psycopg.connect(settings.postgres) as connection:
-            connection.execute(
-                "INSERT INTO subscriptions (subscription_id, tenant_id, plan_id, plan_version, started_at)"
-                " VALUES (%s, %s, 'small', 1, '2026-09-05')",
-                (f"old-{desk.tenant.tenant_id}", desk.tenant.tenant_id),
-            )
-        [old] = await desk.everything()
-        assert old.timeline().cycle.anchor == date(2026, 9, 1)
-        await desk.do(change_plan, old.subscription_id, "large")
-        assert [phase.held.state for phase in (await desk.timeline(old.subscription_id)).phases] == [State.ACTIVE] * 2

@@ -23,7 +23,6 @@ from subscriptions.change_add_ons import add_add_on, remove_add_on
 from subscriptions.change_plan import change_plan
 from subscriptions.change_quantity import change_quantity
 from subscriptions.domain.proposals import Moment
-from subscriptions.domain.tenant import Tenant
 from subscriptions.end_trial import end_trial
 from subscriptions.pause_subscription import pause_subscription
 from subscriptions.reactivate_subscription import reactivate_subscription
@@ -31,10 +30,9 @@ from subscriptions.record_changes import Asked
 from subscriptions.renew_subscription import renew_subscription
 from subscriptions.resume_subscription import resume_subscription
 from subscriptions.withdraw_change import withdraw_change
-from tests.subscriptions.lifecycle import Desk, memory_desk
+from tests.subscriptions.lifecycle import ACME, Desk, memory_desk
 from tests.subscriptions.memory import MemoryStore
 
-ACME = Tenant("acme", "Acme Ltd.", "billing@acme.example", "DE", "USD")
 START = datetime(2026, 10, 5, 10, 30, tzinfo=UTC)
 PRICED = {"calls": "api_requests", "more-calls": "api_requests", "compute": "cpu"}
 PLANS = ["small", "large", "calls", "more-calls", "compute", "support"]

@@ -25,9 +25,8 @@ from subscriptions.domain.tenant import Tenant
 from subscriptions.pause_subscription import pause_subscription
 from subscriptions.reactivate_subscription import reactivate_subscription
 from subscriptions.read_plans import read_plans
-from tests.subscriptions.lifecycle import Desk, flat, memory_desk, plan
+from tests.subscriptions.lifecycle import ACME, Desk, flat, memory_desk, plan
 
-ACME = Tenant("acme", "Acme Ltd.", "billing@acme.example", "DE", "USD")
 END = Moment.PERIOD_END
 
 
