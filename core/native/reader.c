@@ -860,7 +860,160 @@ failed:
     return NULL;
 }
 
-static PyMethodDef module_methods[] = {{"add_up", add_up, METH_VARARGS, add_up_doc}, {NULL, NULL, 0, NULL}};
+/* ---- Folding ---- */
+
+PyDoc_STRVAR(fold_doc,
+             "fold(measured, cells, closed_before, segment, received_ms, Cell, WindowRow, LateRow)\n--\n\n"
+             "Add a micro-batch's sums to `cells`; the same as `streams.domain.fold.fold`.");
+
+static PyObject *NAME_SEGMENT, *NAME_QUANTITY, *NAME_EVENTS, *NAME_TOUCHED;
+#define SLOT_SECONDS 900
+#define RECENT_SUMS 256
+
+/* Adds to the sum [quantity, events], a list of two. */
+static int add_to_sum(PyObject *sum, PyObject *quantity, PyObject *events) {
+    for (int part = 0; part < 2; part++) {
+        PyObject *total = PyNumber_Add(PyList_GET_ITEM(sum, part), part ? events : quantity);
+        if (total == NULL || PyList_SetItem(sum, part, total) < 0) return -1;
+    }
+    return 0;
+}
+
+/* Adds to a cell's attribute and returns the new total, NULL with an error set. */
+static PyObject *add_to_attribute(PyObject *cell, PyObject *name, PyObject *by) {
+    PyObject *before = PyObject_GetAttr(cell, name);
+    PyObject *after = before ? PyNumber_Add(before, by) : NULL;
+    Py_XDECREF(before);
+    if (after != NULL && PyObject_SetAttr(cell, name, after) < 0) Py_CLEAR(after);
+    return after;
+}
+
+/* The row of a window after its cell was added to (or opened); NULL with an error set. */
+static PyObject *fold_window(PyObject *cells, PyObject *key, PyObject *quantity, PyObject *events, PyObject *segment,
+                             PyObject *received, PyObject *cell_type, PyObject *row_type) {
+    PyObject *row = NULL, *text = NULL, *total = NULL, *count = NULL, *opened = NULL;
+    PyObject *cell = PyDict_GetItemWithError(cells, key);
+    if (cell == NULL) {
+        if (PyErr_Occurred()) return NULL;
+        PyObject *parts[4] = {segment, quantity, events, received};
+        cell = PyObject_Vectorcall(cell_type, parts, 4, NULL);
+        if (cell == NULL || PyDict_SetItem(cells, key, cell) < 0) goto done;
+        total = Py_NewRef(quantity);
+        count = Py_NewRef(events);
+        opened = Py_NewRef(segment);
+    } else {
+        Py_INCREF(cell);
+        if ((total = add_to_attribute(cell, NAME_QUANTITY, quantity)) == NULL) goto done;
+        if ((count = add_to_attribute(cell, NAME_EVENTS, events)) == NULL) goto done;
+        if (PyObject_SetAttr(cell, NAME_TOUCHED, received) < 0) goto done;
+        if ((opened = PyObject_GetAttr(cell, NAME_SEGMENT)) == NULL) goto done;
+    }
+    if ((text = PyObject_Str(total)) != NULL) {
+        PyObject *parts[7] = {PyTuple_GET_ITEM(key, 0), PyTuple_GET_ITEM(key, 1), PyTuple_GET_ITEM(key, 2),
+                              PyTuple_GET_ITEM(key, 3), opened, text, count};
+        row = PyObject_Vectorcall(row_type, parts, 7, NULL);
+    }
+done:
+    Py_XDECREF(cell);
+    Py_XDECREF(text);
+    Py_XDECREF(total);
+    Py_XDECREF(count);
+    Py_XDECREF(opened);
+    return row;
+}
+
+/* Sums that were added to lately, by their names' addresses: all are kept alive by `measured` and `slots`. */
+typedef struct {
+    PyObject *tenant, *meter, *sum;
+    long long number;
+} RecentSum;
+
+static int fold_slot(PyObject *slots, RecentSum *recent, PyObject *key, long long start, PyObject *quantity,
+                     PyObject *events) {
+    PyObject *tenant = PyTuple_GET_ITEM(key, 0), *meter = PyTuple_GET_ITEM(key, 1);
+    long long number = start / SLOT_SECONDS - (start % SLOT_SECONDS < 0);
+    RecentSum *place = &recent[((uintptr_t)tenant / 16 * 31 + (uintptr_t)meter / 16 + (uintptr_t)number) % RECENT_SUMS];
+    if (place->sum != NULL && place->tenant == tenant && place->meter == meter && place->number == number)
+        return add_to_sum(place->sum, quantity, events);
+    PyObject *slot_key = Py_BuildValue("(OOL)", tenant, meter, number);
+    if (slot_key == NULL) return -1;
+    int result = -1;
+    PyObject *sum = PyDict_GetItemWithError(slots, slot_key);
+    if (sum != NULL) {
+        result = add_to_sum(sum, quantity, events);
+    } else if (!PyErr_Occurred() && (sum = Py_BuildValue("[OO]", quantity, events)) != NULL) {
+        result = PyDict_SetItem(slots, slot_key, sum);
+        Py_DECREF(sum);
+    }
+    Py_DECREF(slot_key);
+    if (result == 0) *place = (RecentSum){tenant, meter, sum, number};
+    return result;
+}
+
+static PyObject *fold(PyObject *module, PyObject *args) {
+    PyObject *measured, *cells, *closed_before, *segment, *received, *cell_type, *row_type, *late_type;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "O!O!O!O!O!OOO", &PyDict_Type, &measured, &PyDict_Type, &cells, &PyDict_Type,
+                          &closed_before, &PyLong_Type, &segment, &PyLong_Type, &received, &cell_type, &row_type,
+                          &late_type))
+        return NULL;
+    RecentSum recent[RECENT_SUMS] = {0};
+    PyObject *rows = PyList_New(0), *late = PyList_New(0), *slots = PyDict_New();
+    PyObject *key = NULL, *quantity = NULL, *events = NULL, *sum;
+    Py_ssize_t position = 0;
+    if (rows == NULL || late == NULL || slots == NULL) goto failed;
+    while (PyDict_Next(measured, &position, &key, &sum)) {
+        if (!PyTuple_Check(key) || PyTuple_GET_SIZE(key) != 4 || !PyList_Check(sum) || PyList_GET_SIZE(sum) != 2) {
+            PyErr_SetString(PyExc_TypeError, "measured: {(tenant, meter, dimensions, start): [quantity, events]}");
+            key = NULL;
+            goto failed;
+        }
+        /* Owned, because making rows may collect garbage, and that may run any code. */
+        Py_INCREF(key);
+        quantity = Py_NewRef(PyList_GET_ITEM(sum, 0));
+        events = Py_NewRef(PyList_GET_ITEM(sum, 1));
+        long long start = PyLong_AsLongLong(PyTuple_GET_ITEM(key, 3));
+        if (start == -1 && PyErr_Occurred()) goto failed;
+        PyObject *closed = PyDict_GetItemWithError(closed_before, PyTuple_GET_ITEM(key, 1));
+        if (closed == NULL) {
+            if (!PyErr_Occurred()) PyErr_SetObject(PyExc_KeyError, PyTuple_GET_ITEM(key, 1));
+            goto failed;
+        }
+        long long closed_start = PyLong_AsLongLong(closed);
+        if (closed_start == -1 && PyErr_Occurred()) goto failed;
+        PyObject *row = fold_window(cells, key, quantity, events, segment, received, cell_type, row_type);
+        int kept = row == NULL ? -1 : PyList_Append(rows, row);
+        Py_XDECREF(row);
+        if (kept < 0) goto failed;
+        if (start <= closed_start) {
+            PyObject *text = PyObject_Str(quantity);
+            PyObject *parts[6] = {PyTuple_GET_ITEM(key, 0), PyTuple_GET_ITEM(key, 1), PyTuple_GET_ITEM(key, 2),
+                                  PyTuple_GET_ITEM(key, 3), text, events};
+            PyObject *late_row = text ? PyObject_Vectorcall(late_type, parts, 6, NULL) : NULL;
+            kept = late_row == NULL ? -1 : PyList_Append(late, late_row);
+            Py_XDECREF(text);
+            Py_XDECREF(late_row);
+            if (kept < 0) goto failed;
+        }
+        if (fold_slot(slots, recent, key, start, quantity, events) < 0) goto failed;
+        Py_CLEAR(quantity);
+        Py_CLEAR(events);
+        Py_CLEAR(key);
+    }
+    return Py_BuildValue("NNN", rows, late, slots);
+failed:
+    Py_XDECREF(rows);
+    Py_XDECREF(late);
+    Py_XDECREF(slots);
+    Py_XDECREF(key);
+    Py_XDECREF(quantity);
+    Py_XDECREF(events);
+    return NULL;
+}
+
+static PyMethodDef module_methods[] = {{"add_up", add_up, METH_VARARGS, add_up_doc},
+                                       {"fold", fold, METH_VARARGS, fold_doc},
+                                       {NULL, NULL, 0, NULL}};
 static struct PyModuleDef module_definition = {PyModuleDef_HEAD_INIT, "reader", "Reads and adds up ordinary usage events.", -1,
                                                module_methods, NULL, NULL, NULL, NULL};
 
@@ -873,6 +1026,11 @@ PyMODINIT_FUNC PyInit_reader(void) {
     NAME_VALUE = PyUnicode_InternFromString("value");
     NAME_OFFSET = PyUnicode_InternFromString("offset");
     NAME_TIMESTAMP = PyUnicode_InternFromString("timestamp");
+    NAME_SEGMENT = PyUnicode_InternFromString("segment");
+    NAME_QUANTITY = PyUnicode_InternFromString("quantity");
+    NAME_EVENTS = PyUnicode_InternFromString("events");
+    NAME_TOUCHED = PyUnicode_InternFromString("touched_ms");
+    if (!NAME_SEGMENT || !NAME_QUANTITY || !NAME_EVENTS || !NAME_TOUCHED) return NULL;
     if (!NAME_VALUE || !NAME_OFFSET || !NAME_TIMESTAMP || PyType_Ready(&ReaderType) < 0) return NULL;
     PyObject *module = PyModule_Create(&module_definition);
     if (module == NULL) return NULL;

@@ -41,3 +41,14 @@ def add_up(
     windows: dict[tuple[str, str, tuple[str, ...], int], list[int]],
     newest_us: int,
 ) -> tuple[int, int, list[int], list[int]]: ...
+def fold(
+    measured: dict[tuple[str, str, tuple[str, ...], int], list[int]],
+    cells: dict[tuple[str, str, tuple[str, ...], int], object],
+    closed_before: dict[str, int],
+    segment: int,
+    received_ms: int,
+    cell: type[object],
+    window_row: type[object],
+    late_row: type[object],
+    /,
+) -> tuple[list[object], list[object], dict[tuple[str, str, int], list[int]]]: ...

@@ -7,7 +7,6 @@ that opened it. A window's or period's value is the sum over its segments, so wh
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
@@ -25,8 +24,7 @@ _HOUR_LENGTH = len("2026-10-31T07")
 _K = TypeVar("_K", bound=Hashable)
 
 
-@dataclass(slots=True)
-class Cell:
+class Cell(msgspec.Struct, gc=False):
     """A running total: quantity x 10^12, events, the segment's name, and when it was last touched (received ms)."""
 
     segment: int
@@ -50,13 +48,9 @@ class Cells:
         self.periods: dict[PeriodKey, Cell] = {}
         self._evicted_ms = 0
 
-    def add_window(self, key: WindowKey, segment: int, quantity: int, events: int, received_ms: int) -> Cell:
-        """Add to a window's segment, opened if there is none."""
-        return _add(self.windows, key, segment, quantity, events, received_ms)
-
     def add_period(self, key: PeriodKey, segment: int, quantity: int, events: int, received_ms: int) -> Cell:
         """Add to a period's segment, opened if there is none."""
-        return _add(self.periods, key, segment, quantity, events, received_ms)
+        return add_to_cell(self.periods, key, segment, quantity, events, received_ms)
 
     def evict(self, received_ms: int) -> None:
         """Let totals leave memory that were not touched for long; cheap to call after every micro-batch."""
@@ -103,7 +97,8 @@ class Cells:
         return cells
 
 
-def _add(cells: dict[_K, Cell], key: _K, segment: int, quantity: int, events: int, received_ms: int) -> Cell:
+def add_to_cell(cells: dict[_K, Cell], key: _K, segment: int, quantity: int, events: int, received_ms: int) -> Cell:
+    """Add to the segment under a key, opened if there is none."""
     cell = cells.get(key)
     if cell is None:
         cell = cells[key] = Cell(segment, quantity, events, received_ms)

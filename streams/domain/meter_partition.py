@@ -19,13 +19,13 @@ from core.journal import FORMAT, JournalEntry, LateRow, PeriodRow, SampleRow, Wi
 from core.meters import ADDITIVE, Registry
 from core.usage_event import IngestLimits
 from streams.domain.cells import DAY_MS, MINUTE_US, Cell, Cells, PeriodKey, WindowKey
+from streams.domain.fold import fold
 from streams.domain.live_periods import LivePeriods
 from streams.domain.ordinary_events import OrdinaryEvents
 from streams.domain.source_record import Records, SourceRecord
 from streams.domain.tally import OFFSETS_AT_ONCE, Originals, Tally
 from streams.ports import Claimed, Identities, SampleBook
 
-SLOT_MINUTES = 15
 _NO_ORIGINALS: Originals = {}
 # Samples of closed periods are kept a little longer than anything can come in late without being called a backfill.
 SAMPLES_KEPT_US = 62 * 86_400 * 1_000_000
@@ -218,27 +218,11 @@ class MeterPartition:
         received_ms: int,
     ) -> tuple[list[WindowRow], list[PeriodRow], list[LateRow]]:
         """Add the batch's sums to windows and periods; returns the changed ones, absolute, and what came late."""
-        windows, late = [], []
-        slots: dict[tuple[str, str, int], list[int]] = {}
         closed_before = {
             meter.meter_id: self.watermark_us // 1_000_000 - meter.allowed_lateness_seconds - 60
             for meter in registry.meters
         }
-        add = self._cells.add_window
-        for key, (quantity, events) in measured.items():
-            tenant, meter, dimensions, start = key
-            cell = add(key, segment, quantity, events, received_ms)
-            windows.append(WindowRow(tenant, meter, dimensions, start, cell.segment, str(cell.quantity), cell.events))
-            if start <= closed_before[meter]:
-                late.append(LateRow(tenant, meter, dimensions, start, str(quantity), events))
-            # Windows of a quarter hour are added up before they are added to the periods, of which there are far fewer.
-            slot_key = (tenant, meter, start // (60 * SLOT_MINUTES))
-            slot = slots.get(slot_key)
-            if slot is None:
-                slots[slot_key] = [quantity, events]
-            else:
-                slot[0] += quantity
-                slot[1] += events
+        windows, late, slots = fold(measured, self._cells.windows, closed_before, segment, received_ms)
         touched: dict[PeriodKey, None] = {}
         for (tenant, meter, number), (quantity, events) in slots.items():
             for name in live.names_of_slot(tenant, number):

@@ -17,9 +17,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from core import native
+from core.journal import LateRow, WindowRow
 from core.meters import Filter, Meter, Registry
 from core.usage_event import IngestLimits, UsageEvent, decode_batch, parse_event, split_batch
 from streams.domain.add_up import add_up_in_python, judged
+from streams.domain.cells import Cell, WindowKey
+from streams.domain.fold import fold, fold_in_python
 from streams.domain.ordinary_events import OrdinaryEvents
 from tests.streams.in_memory import Record
 
@@ -288,6 +291,69 @@ def test_both_add_up_alike(events: list[Any], recent: dict[bytes, int], old: dic
         answer = add_up(events, places, recent, old, identities, accepted, windows, 7)
         outcomes.append((answer, list(identities.items()), accepted, windows))
     assert outcomes[0] == outcomes[1]
+
+
+# Starts on both sides of quarter hours and of 1970, close enough together for many to meet in one.
+WINDOWS = st.tuples(
+    st.sampled_from(["acme", "globex"]),
+    st.sampled_from(["a", "b"]),
+    st.sampled_from([(), ("m",), ("m", "")]),
+    st.one_of(st.integers(-20, 20), st.integers(28_335_980, 28_336_020)).map(lambda minute: 60 * minute),
+)
+AMOUNTS = st.one_of(st.integers(-(10**13), 10**13), st.sampled_from([0, 2**63 - 1, -(2**63), 10**38 - 1, -(10**38)]))
+SUMS = st.tuples(AMOUNTS, st.integers(-3, 2**40))
+CELLS = st.builds(Cell, st.integers(0, 2**63), AMOUNTS, st.integers(-3, 2**40), st.integers(0, 9))
+CLOSED = st.fixed_dictionaries(
+    {meter: st.one_of(st.integers(-1_200, 1_200), st.just(28_336_000 * 60)) for meter in ("a", "b")}
+)
+
+
+@needs_reader
+@settings(max_examples=600, deadline=None)
+@given(st.dictionaries(WINDOWS, SUMS, max_size=40), st.dictionaries(WINDOWS, CELLS, max_size=20), CLOSED)
+def test_both_fold_alike(
+    sums: dict[WindowKey, tuple[int, int]], open_before: dict[WindowKey, Cell], closed_before: dict[str, int]
+) -> None:
+    outcomes = []
+    for folding in (fold_in_python, fold):
+        cells = {
+            key: Cell(cell.segment, cell.quantity, cell.events, cell.touched_ms) for key, cell in open_before.items()
+        }
+        # Names of another object that say the same, as events that were read in another way have.
+        measured = {
+            ("".join(list(tenant)), meter, dimensions, start): list(added)
+            for (tenant, meter, dimensions, start), added in sums.items()
+        }
+        windows, late, slots = folding(measured, cells, closed_before, 17, 1_700_158_800_123)
+        assert measured == {key: list(added) for key, added in sums.items()}
+        outcomes.append((windows, late, list(slots.items()), list(cells.items())))
+    assert fold is not fold_in_python
+    assert outcomes[0] == outcomes[1]
+
+
+@needs_reader
+def test_what_cannot_be_folded_is_an_error() -> None:
+    key = ("acme", "a", (), 60)
+    types = (Cell, WindowRow, LateRow)
+    for wrong in [
+        {("acme", "a", ()): [1, 1]},
+        {7: [1, 1]},
+        {key: (1, 1)},
+        {key: [1]},
+        {("acme", "a", (), "x"): [1, 1]},
+    ]:
+        with pytest.raises(TypeError):
+            native.reader.fold(wrong, {}, {"a": 0}, 1, 1, *types)
+    with pytest.raises(KeyError):
+        native.reader.fold({key: [1, 1]}, {}, {}, 1, 1, *types)
+    with pytest.raises(OverflowError):
+        native.reader.fold({("acme", "a", (), 1 << 70): [1, 1]}, {}, {"a": 0}, 1, 1, *types)
+    with pytest.raises(TypeError):
+        native.reader.fold({key: ["1", 1]}, {key: Cell(1, 1, 1, 1)}, {"a": 0}, 1, 1, *types)
+    with pytest.raises(AttributeError):
+        native.reader.fold({key: [1, 1]}, {key: object()}, {"a": 0}, 1, 1, *types)
+    with pytest.raises(TypeError):
+        native.reader.fold({key: [1, 1]}, {}, {"a": 100}, 1, 1, Cell, WindowRow, None)
 
 
 @needs_reader
