@@ -94,6 +94,7 @@ def _mount_stages() -> None:
     from rating.simulate_command import create_command as create_simulate
     from runtime.demo.command import demo
     from runtime.processes import contracts
+    from runtime.processes.preview import preview
     from runtime.processes.price_book import read_price_book
     from runtime.processes.reconcile import open_reconciler
     from runtime.stack import commands as stack
@@ -112,6 +113,7 @@ def _mount_stages() -> None:
     app.add_typer(catalogue_app, name="catalogue")
     app.add_typer(contracts.create_app(), name="contract")
     app.add_typer(tenant_app, name="tenant")
+    subscription_app.command()(preview)
     app.add_typer(subscription_app, name="subscription")
     app.add_typer(invoice_app, name="invoice")
     app.add_typer(metering_app)
