@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from api.ports import (
     AlertDesk,
+    CostBook,
     DeadLetterDesk,
     InvoiceBook,
     ReadinessCheck,
@@ -47,3 +48,4 @@ class Dependencies:
     body_max_bytes: int = 10_000_000
     check_seconds: float = 2.0
     make_id: Callable[[], str] = make_uuid
+    costs: CostBook | None = None

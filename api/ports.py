@@ -29,6 +29,14 @@ class DocumentNotReadyError(NotFoundError):
     code = "document_not_ready"
 
 
+class CostBook(Protocol):
+    """What tenants' open periods cost so far."""
+
+    async def cost(self, tenant_id: str, period: str) -> dict[str, Any]:
+        """Return a billing period's running cost as JSON; raises `UnavailableError`."""
+        ...
+
+
 class RegistrySource(Protocol):
     """The tenants and meters that events are judged by."""
 

@@ -65,10 +65,13 @@ async def rate_open_periods(
     periods = [one for held in timelines for one in _open_periods(held, spans[held.timeline.tenant_id])]
     used = await _read_usage(periods, usage, now)
     rows = _summed(row for one in periods for row in _rows(one, used, now))
-    names = {(one.tenant_id, one.name) for one in periods}
+    rated = {(one.tenant_id, one.name, one.held.timeline.subscription_id) for one in periods}
+    known = {held.timeline.subscription_id for held in timelines}
+    # A tenant without any timeline has no calendar to name its periods by.
     without = spans.keys() - {held.timeline.tenant_id for held in timelines}
-    names |= {(tenant_id, month_key(span.start)) for tenant_id in without for span in spans[tenant_id]}
-    rows += await _vanished(names, rows, sink, now)
+    months = {(tenant_id, month_key(span.start)) for tenant_id in without for span in spans[tenant_id]}
+    asked = {(tenant_id, name) for tenant_id, name, _ in rated} | months
+    rows += await _vanished(asked, rated, known, rows, sink, now)
     if rows:
         await sink.put(rows)
     return len(rows)
@@ -153,10 +156,18 @@ def _summed(rows: Iterable[CostRow]) -> list[CostRow]:
 
 
 async def _vanished(
-    names: set[tuple[str, str]], rows: Iterable[CostRow], sink: CostSink, now: datetime
+    asked: set[tuple[str, str]],
+    rated: set[tuple[str, str, str]],
+    known: set[str],
+    rows: Iterable[CostRow],
+    sink: CostSink,
+    now: datetime,
 ) -> list[CostRow]:
-    """Return a row of zero for all that was published of these tenants' periods and is owed no longer."""
-    present = await sink.present(sorted({tenant for tenant, _ in names}), sorted({period for _, period in names}))
+    """Return a row of zero for all that was published of the periods just rated and is owed no longer.
+
+    Another subscription's period of the same name is left alone, a subscription that is gone altogether is not.
+    """
+    present = await sink.present(sorted({tenant for tenant, _ in asked}), sorted({period for _, period in asked}))
     owed = {row.key for row in rows}
     return [
         CostRow(
@@ -174,7 +185,9 @@ async def _vanished(
             holding=key.holding,
         )
         for key in present
-        if key not in owed and (key.tenant_id, key.period) in names
+        if key not in owed
+        if (key.tenant_id, key.period, key.subscription_id) in rated
+        or ((key.tenant_id, key.period) in asked and key.subscription_id not in known)
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from starlette.responses import Response
@@ -50,6 +50,7 @@ def create_quota_router(dependencies: Dependencies, prefix: str) -> APIRouter:
                 " or a year, month, hour, or the first day of a billing period",
             ),
         ] = "current_month",
+        cost: Annotated[bool, Query(description="also what a billing period costs so far")] = False,
     ) -> Response:
         """Return what a tenant has used in a period and what is left: an object with `meter`, else a list in `data`."""
         registry = await find_registry(dependencies, tenant_id, meter)
@@ -64,9 +65,12 @@ def create_quota_router(dependencies: Dependencies, prefix: str) -> APIRouter:
             answer_usage(tenant_id, known, span, reading, _limit_of(book, known.meter_id, span, calendar))
             for known, reading in zip(meters, readings, strict=True)
         ]
-        return respond_json(
-            answers[0] if meter is not None else {"tenant_id": tenant_id, "period": span.name, "data": answers}
-        )
+        if meter is not None:
+            return respond_json(answers[0])
+        answer: dict[str, Any] = {"tenant_id": tenant_id, "period": span.name, "data": answers}
+        if cost and dependencies.costs is not None:
+            answer["cost"] = await dependencies.costs.cost(tenant_id, span.name)
+        return respond_json(answer)
 
     return router
 

@@ -13,6 +13,7 @@ from rating.adapters.fine_usage import read_fine_usage, window_parameters
 from rating.adapters.measured_usage import read_measured
 from rating.domain.fine_usage import Entries, FineUsage
 from rating.domain.measured import average_totals
+from rating.domain.running_cost import CostLine, CostPart, cost_line
 from rating.domain.usage import UsageRow, usage_row
 from rating.domain.windows import Windows
 from rating.ports import CostKey, CostRow
@@ -36,6 +37,11 @@ WHERE state = 'running' AND period IN {periods:Array(String)} AND tenant IN {ten
 WAREHOUSE_PROGRESS = """
 SELECT source_partition, max(next_offset) FROM pipeline_progress
 WHERE stage = 'warehouse' AND source_partition IN {partitions:Array(UInt16)} GROUP BY source_partition
+"""
+COSTS_OF_TENANT = """
+SELECT reference, plan, holding, charge, meter, quantity, amount, currency, version FROM rated_usage FINAL
+WHERE state = 'running' AND period = {period:String} AND tenant = {tenant:String}
+ORDER BY reference, holding, charge, meter
 """
 _COLUMNS = (
     "tenant", "period", "state", "reference", "plan", "charge", "meter", "quantity", "amount", "currency", "rated_at",
@@ -98,6 +104,19 @@ class ClickHouseRating:
             for tenant, period, reference, plan, charge, meter, currency, holding in found.result_rows:
                 keys.append(CostKey(tenant, period, reference, holding, plan, charge, meter, currency))
         return keys
+
+    async def costs(self, tenant_id: str, period: str) -> Mapping[str, CostPart]:
+        """Return a tenant's running cost of a period by subscription."""
+        client = await self._connected()
+        found = await client.query(COSTS_OF_TENANT, parameters={"tenant": tenant_id, "period": period})
+        lines: dict[str, list[CostLine]] = {}
+        versions: dict[str, int] = {}
+        for subscription, plan, holding, charge, meter, quantity, amount, currency, version in found.result_rows:
+            of_one = lines.setdefault(subscription, [])
+            versions[subscription] = max(version, versions.get(subscription, 0))
+            if quantity or amount:
+                of_one.append(cost_line(plan, holding, charge, meter, quantity, amount, currency))
+        return {name: CostPart(versions[name], tuple(found)) for name, found in lines.items()}
 
     async def stored_up_to(self, partitions: Sequence[int]) -> dict[int, int]:
         """Return, by source partition, the offset before which the warehouse has stored everything."""

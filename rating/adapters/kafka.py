@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.partitioner import murmur2
 
 from core.event_time import to_datetime
 from core.journal import decode_entry
@@ -47,6 +48,11 @@ def read_touched(value: bytes) -> Touched:
 def _day_of(instant: datetime) -> Period:
     start = instant.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     return Period(start, start + _DAY)
+
+
+def partition_of(tenant_id: str, partitions: int) -> int:
+    """Return the journal's partition that a tenant lives on: Kafka's default partitioner's choice."""
+    return int((murmur2(tenant_id.encode()) & 0x7FFFFFFF) % partitions)
 
 
 async def publish_costs(producer: AIOKafkaProducer, rows: Sequence[CostRow]) -> None:

@@ -26,6 +26,7 @@ from payments.adapters.postgres_store import PostgresPayments
 from payments.ports import WebhookInbox
 from payments.receive_webhook import receive_webhook
 from quotas.desk import open_quota_desk
+from rating.running_cost_desk import open_running_costs
 from runtime.clickhouse import connection_arguments
 from runtime.postgres import Pool, create_pool
 from runtime.registry import RegistryCache
@@ -88,6 +89,7 @@ async def open_dependencies(settings: Settings) -> AsyncIterator[Dependencies]:
         invoices = PostgresInvoices(pool, settings.documents)
         dead_letters = await stack.enter_async_context(open_desk(settings, pool))
         usage = await stack.enter_async_context(open_usage_desk(settings))
+        costs = await stack.enter_async_context(open_running_costs(settings))
         yield Dependencies(
             registry=_registry(settings, pool, clock),
             publisher=publisher,
@@ -96,6 +98,7 @@ async def open_dependencies(settings: Settings) -> AsyncIterator[Dependencies]:
             stripe_webhooks=StripeWebhooks(settings, PostgresPayments(pool), clock),
             dead_letters=dead_letters,
             usage=usage,
+            costs=costs,
             alerts=PostgresAlerts(pool, outgoing_policy(settings), clock),
             checks={
                 "kafka": publisher.check,
