@@ -167,8 +167,8 @@ class Fields:
             return default
         value = self.raw(name)
         if not isinstance(value, str) or value not in options:
-            known = f"one of {', '.join(sorted(options))}" if len(options) <= _OPTIONS_SHOWN else "a known one"
-            self.fault(name, code, f"expected {known}, got {_show(value)}")
+            known = ", ".join(sorted(options) if len(options) <= _OPTIONS_SHOWN else [*sorted(options)[:5], "…"])
+            self.fault(name, code, f"expected one of {known}, got {_show(value)}")
             return default or ""
         return value
 

@@ -49,7 +49,7 @@ def check_tenant(tenant: Tenant) -> Tenant:
     if not _COUNTRY.fullmatch(tenant.country):
         faults.append(Fault("invalid_country", "expected two capital letters (ISO 3166), such as DE", "country"))
     if tenant.currency not in MINOR_UNITS:
-        faults.append(Fault("unknown_currency", f"expected one of {', '.join(sorted(MINOR_UNITS))}", "currency"))
+        faults.append(Fault("unknown_currency", "expected a current code of ISO 4217, such as EUR", "currency"))
     try:
         check_calendar(tenant.time_zone, tenant.billing_anchor_day)
     except InvalidInputError as refused:
