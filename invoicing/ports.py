@@ -23,20 +23,6 @@ from rating.domain.windows import Windows
 
 
 @dataclass(frozen=True, slots=True)
-class Contract:
-    """A subscription with the plan version it was sold, both as documents."""
-
-    subscription_id: str
-    plan_id: str
-    plan_version: int
-    plan_digest: str
-    document: Mapping[str, Any]
-    overrides: Mapping[str, Any]
-    started_at: datetime
-    ended_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
 class ListedInvoice:
     """An invoice as lists show it; `month` is the one of the tenant's calendar in which its billing period ends."""
 

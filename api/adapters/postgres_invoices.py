@@ -19,8 +19,9 @@ from core.errors import NotFoundError, UnavailableError
 from core.period import format_instant
 from runtime.postgres import Connection, Pool
 
-_COLUMNS = """invoice_id, number, tenant_id, subscription_id, status, currency, subtotal, tax, total, amount_paid,
-       total - amount_paid AS amount_due, period_start, period_end, sequence, issued_at, due_at, paid_at"""
+_COLUMNS = """invoice_id, number, tenant_id, subscription_id, status, currency, subtotal, tax, total,
+       credits_applied, amount_paid, total - credits_applied - amount_paid AS amount_due, period_start, period_end,
+       sequence, issued_at, due_at, paid_at"""
 # Keyset paging: the page starts after a known invoice, so rows added meanwhile move nothing.
 _LIST = f"""
 SELECT {_COLUMNS} FROM invoices

@@ -18,7 +18,7 @@ from invoicing.domain.lines import Billed
 from invoicing.domain.subscribed import Subscribed
 from invoicing.domain.usage_evidence import HourOfUsage, UsageEvidence
 from invoicing.domain.which_periods import requested_periods
-from invoicing.ports import Contract, Document, InvoicedFact, ListedInvoice, Payable, StoredSnapshot, ToInvoice
+from invoicing.ports import Document, InvoicedFact, ListedInvoice, Payable, StoredSnapshot, ToInvoice
 from rating.domain.cycle import Interval, calendar_cycle
 from rating.domain.fine_usage import Entries, FineUsage, in_order
 from rating.domain.measured import MeasuredTotal
@@ -28,6 +28,20 @@ from rating.domain.timeline import Change, ChangeKind, Held, SubscriptionStart
 from rating.domain.usage import usage_row
 from rating.domain.windows import Windows, holds_instant
 from tests.rating.memory_credits import MemoryCreditLedger
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """A subscription to one plan version, both as documents: what most stories need."""
+
+    subscription_id: str
+    plan_id: str
+    plan_version: int
+    plan_digest: str
+    document: Mapping[str, Any]
+    overrides: Mapping[str, Any]
+    started_at: datetime
+    ended_at: datetime | None
 
 
 @dataclass

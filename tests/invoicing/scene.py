@@ -16,7 +16,6 @@ from invoicing.adapters.seller_file import load_seller
 from invoicing.domain.invoice import Buyer, Invoice
 from invoicing.domain.subscribed import Subscribed
 from invoicing.invoice_period import Terms, invoice_period
-from invoicing.ports import Contract
 from rating.domain.contract import Contract as ContractVersion
 from rating.domain.coupon import Coupon, Redemption
 from rating.domain.credit import CreditGrant, CreditKind
@@ -25,7 +24,7 @@ from rating.domain.plan import Plan
 from rating.domain.proration import Convention
 from rating.domain.timeline import AddOn, Change, ChangeKind, Held, State, SubscriptionStart
 from runtime.settings import Settings
-from tests.invoicing.memory import MemoryBooks, MemoryUsage
+from tests.invoicing.memory import Contract, MemoryBooks, MemoryUsage
 from tests.rating.plans import METERS, TIERS
 
 TERMS = Terms(load_seller(Settings.model_construct(seller_file=None)), 15)
