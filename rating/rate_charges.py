@@ -21,6 +21,7 @@ from rating.domain.plan import Charge, Plan
 from rating.domain.price import Basis, Dimensions, Inputs, Part, Rated, UsageEntry, plain, share_label, share_of
 from rating.domain.term import Term
 from rating.domain.usage import UsageRow, UsageTotals
+from rating.domain.value_object import value_object
 
 ENGINE_VERSION = "2"
 _ZERO = Decimal(0)
@@ -28,7 +29,7 @@ _ZERO = Decimal(0)
 _TAKES_OFF = frozenset({"discount", "maximum"})
 
 
-@dataclass(frozen=True, slots=True)
+@value_object
 class RatedLine:
     """One line of what a tenant owes for a period.
 

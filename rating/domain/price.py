@@ -7,7 +7,6 @@ round; parts keep exact amounts and `rating.rate_charges` rounds each line once.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
@@ -15,6 +14,7 @@ from fractions import Fraction
 from typing import ClassVar, Literal, Protocol
 
 from rating.domain.fields import Fields
+from rating.domain.value_object import value_object
 
 Dimensions = tuple[tuple[str, str], ...]
 ZERO = Decimal(0)
@@ -41,7 +41,7 @@ class Grain(Enum):
     EVENT = "event"
 
 
-@dataclass(frozen=True, slots=True)
+@value_object
 class UsageEntry:
     """Usage as fine as the model's grain: a slot's total per dimension values, or one event.
 
@@ -56,7 +56,7 @@ class UsageEntry:
     amount: Decimal | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value_object
 class Inputs:
     """What a model may look at.
 
@@ -80,7 +80,7 @@ class Inputs:
         return sum(self.usage.values(), ZERO)
 
 
-@dataclass(frozen=True, slots=True)
+@value_object
 class Part:
     """One priced part of a charge; becomes one line.
 
@@ -104,7 +104,7 @@ class Part:
     unit: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value_object
 class Rated:
     """A model's answer: its parts, and usage it has no price for, which is never passed over silently."""
 
@@ -148,7 +148,9 @@ class Price(Protocol):
 
 def plain(number: Decimal) -> str:
     """Write a decimal without exponent and without trailing zeros ("1234.5", "100000")."""
-    text = f"{number:f}"
+    text = str(number)
+    if "E" in text:
+        text = f"{number:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 

@@ -14,6 +14,7 @@ from typing import ClassVar, Protocol
 from rating.domain.extent import Extent
 from rating.domain.fields import Fields
 from rating.domain.price import ZERO, Dimensions, Part, plain, share_of
+from rating.domain.value_object import value_object
 
 Usage = Mapping[Dimensions, Decimal]
 
@@ -27,7 +28,7 @@ class Adjusted:
     steps: Mapping[Dimensions, tuple[str, ...]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value_object
 class Priced:
     """A part and its amount, rounded to the minor unit."""
 
