@@ -95,7 +95,7 @@ async def test_a_void_before_the_invoice_is_no_difference(scene: ExplainedScene)
     scene.take_out(scene.event("cpu", 40, "2026-10-11T11:30"), "2026-10-12T08:00")
     await scene.bill_one()
     found = await scene.explain_one("MB-2026-000001/1")
-    assert (found.outcome, found.billed.amount) == (Outcome.EQUAL, Decimal("0.50"))
+    assert (found.outcome, found.billed.amount, found.then.amount) == (Outcome.EQUAL, Decimal("0.50"), Decimal("0.50"))
 
 
 async def test_late_usage_that_costs_nothing_is_no_difference(scene: ExplainedScene) -> None:
@@ -204,6 +204,18 @@ async def test_fees_in_advance_coupons_and_a_change_put_down_later(scene: Explai
     assert (failed(fee), fee.owed) == (["nothing_since"], Decimal("-11.00"))  # 31 × 20/31 = 20
     assert "plan changed, effective 2026-10-21T00:00:00Z, put down 2026-11-10T00:00:00Z" in shown(fee)
     assert "11.00 USD less is owed" in shown(fee)
+
+
+async def test_a_fixed_coupon_on_a_fee_in_advance_falls_on_what_was_billed_ahead(scene: ExplainedScene) -> None:
+    base = {"id": "base", "model": "flat", "flat_amount": "31", "bill": "in_advance"}
+    scene.subscribe(plan_of(base, {"id": "desk", "model": "flat", "flat_amount": "9"}))
+    ten = Coupon("ten", "Ten off", at("2026-01-01"), amount_off=Decimal(10), currency="USD", duration=Duration.FOREVER)
+    scene.redeem(ten, "2026-10-01")
+    await scene.bill_one()
+    found = await scene.explain("MB-2026-000001", whole=True)
+    # 31 + 9 less 10 (7.75 and 2.25); November's 31 less 10, for its desk is not billed ahead.
+    assert sorted(str(one.line.amount) for one in found if one.line.kind == "coupon") == ["-10.00", "-2.25", "-7.75"]
+    assert [failed(one) for one in found] == [[]] * len(found)
 
 
 async def test_documents_and_overview_say_the_same(scene: ExplainedScene) -> None:

@@ -106,6 +106,24 @@ async def test_a_price_book_changes_only_plans_of_its_names(history: MemoryHisto
     assert amounts(rows)["acme", "2026-10"] == ("5.00", "107.00")
 
 
+async def test_a_contract_is_not_carried_to_another_plan(history: MemoryHistory) -> None:
+    history.subscribe("acme", "shared", overrides={"charges": [{"id": "cpu", "unit_amount": "0.01"}]})
+    history.use("acme", "cpu", 100)
+    rows, _ = await history.simulate(OtherPrices(plan=("lite", 1)))
+    assert amounts(rows) == {("acme", "2026-10"): ("1.00", "104.00")}  # 100 × 0.01; 99 + 100 × 0.05
+
+
+async def test_who_began_within_the_period_pays_for_the_days_held(history: MemoryHistory) -> None:
+    history.subscribe("a", "lite")
+    history.subscribe("b", "lite", started="2026-10-17")
+    history.subscribe("c", "lite", ended="2026-10-11")
+    rows, _ = await history.simulate(OtherPrices(plan=("enterprise", 1)))
+    # 99 and a minimum of 5,000, × 1, × 15/31, × 10/31
+    assert [(str(row.present), str(row.new)) for row in rows] == [
+        ("99.00", "5000.00"), ("47.90", "2419.35"), ("31.94", "1612.90"),
+    ]  # fmt: skip
+
+
 async def test_a_book_of_a_new_name_is_laid_over_every_plan(history: MemoryHistory) -> None:
     history.subscribe("acme", "shared")
     history.use("acme", "cpu", 100)
