@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from runtime.kafka_topics import create_topics
 from runtime.migrations import migrate
@@ -16,6 +18,11 @@ from runtime.settings import Settings, load_settings
 from runtime.stack import StackState, down, up
 from tests.shared_data import SHARED_DATA
 
+# A busy machine is no fault of the code: no test asserts a time.
+hypothesis_settings.register_profile(
+    "no clock", hypothesis_settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("no clock")
 
 @dataclass
 class Stacks:
