@@ -111,6 +111,7 @@ CREATE TABLE rated_usage (
     -- By which plan version the amount is: a subscription may change plans within a period.
     holding            String
 ) ENGINE = ReplacingMergeTree(version)
+PRIMARY KEY (period, tenant, state, reference, charge, meter)
 ORDER BY (period, tenant, state, reference, charge, meter, holding);
 
 -- How far each stage is: for lag and freshness on dashboards. Kept 30 days.

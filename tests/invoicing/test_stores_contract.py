@@ -14,6 +14,7 @@ import pytest
 
 from catalogues.commands import apply_files
 from catalogues.load_catalogue import shipped_files
+from core.meters import Meter
 from core.period import Period
 from invoicing.adapters.clickhouse import ClickHouseUsage
 from invoicing.adapters.postgres_books import PostgresBooks
@@ -21,7 +22,11 @@ from invoicing.domain.invoice import Draft, Invoice
 from invoicing.domain.lines import Billed, Line, item_key
 from invoicing.domain.usage_evidence import HourOfUsage
 from invoicing.ports import Account, Books, UsageReader
+from rating.domain.credit import CreditGrant, CreditKind, dues_of
 from rating.domain.digest import digest_of
+from rating.domain.fine_usage import FineUsage
+from rating.domain.price import Grain
+from rating.draw_credits import draw_credits, total_drawn
 from runtime.clickhouse import INSERT_SETTINGS, connect_clickhouse
 from runtime.postgres import create_pool
 from runtime.settings import Settings
@@ -265,3 +270,139 @@ async def test_a_window_on_minutes_cuts_the_hour(settings: Settings) -> None:
         await usage.put(tenant, "cpu", {}, at("2026-10-03T10:15"), "2")
         found = await usage.reader.usage(tenant, Period(at("2026-10-03T10:15"), OCTOBER.end), meters={}, month=OCTOBER)
     assert [(row.hour, row.quantity) for row in found.hours] == [(at("2026-10-03T10:00"), Decimal(2))]
+
+
+async def test_items_are_found_by_key_and_by_the_period_they_settle(under_test: BooksUnderTest) -> None:
+    november = Period(OCTOBER.end, at("2026-12-01"))
+    ahead = line(under_test, "base", period=november, settles=november.start)
+    async with under_test.books.open_account(under_test.tenant_id) as account:
+        assert account is not None
+        await account.subscriptions(OCTOBER.end)
+        await account.add(invoice(under_test, 1, line(under_test), ahead))
+        assert await account.invoiced(under_test.subscription_id) == {OCTOBER.start: at("2026-11-03")}
+        found = await account.billed(under_test.subscription_id, settling=[november.start], item_keys=[])
+        assert [item.line for item in found.values()] == [ahead]
+        both = await account.billed(
+            under_test.subscription_id, settling=[november.start], item_keys=[line(under_test).item_key, "no such"]
+        )
+        assert sorted(item.line.charge_id for item in both.values()) == ["base", "cpu"]
+        assert await account.billed(under_test.subscription_id, settling=[at("2026-09-01")], item_keys=[]) == {}
+    async with under_test.books.view_account(under_test.tenant_id) as account:
+        assert account is not None
+        assert (await account.newest_version("lite") or 0) >= 1
+        assert await account.newest_version("no-such-plan") is None
+        await account.park("only looked", at("2026-11-04"))
+    async with under_test.books.open_account(under_test.tenant_id) as account:
+        assert account is not None
+        assert account.buyer.parked_reason is None, "what is done while viewing is taken back"
+
+
+async def test_credits_are_drawn_with_the_invoice_or_not_at_all(under_test: BooksUnderTest) -> None:
+    grant = CreditGrant(
+        f"cred_{under_test.tenant_id}", under_test.tenant_id, CreditKind.PAID, Decimal("0.50"), "USD",
+        at("2026-10-01"), at("2026-10-01"),
+    )  # fmt: skip
+    billed = invoice(under_test, 1, line(under_test))
+    dues = dues_of([one.as_amount() for one in billed.draft.lines], "USD")
+
+    async def draw(account: Account) -> Decimal:
+        draws = await draw_credits(
+            under_test.tenant_id, billed.draft.invoice_id, dues, "USD", ledger=account.ledger, at=at("2026-11-03")
+        )
+        applied = total_drawn(draws)
+        await account.add(replace(billed, credits_applied=applied))
+        return applied
+
+    async def draw_and_fail() -> None:
+        async with under_test.books.open_account(under_test.tenant_id) as account:
+            assert account is not None
+            assert await draw(account) == Decimal("0.50")
+            raise RuntimeError("the power went out")
+
+    async with under_test.books.open_account(under_test.tenant_id) as account:
+        assert account is not None
+        assert await account.ledger.add_grant(grant)
+    with pytest.raises(RuntimeError, match="power"):
+        await draw_and_fail()
+    async with under_test.books.open_account(under_test.tenant_id) as account:
+        assert account is not None
+        assert await draw(account) == Decimal("0.50")
+        (credit,) = await account.ledger.credits(under_test.tenant_id)
+        assert credit.balance == 0
+
+
+@pytest.mark.integration
+async def test_windows_with_a_gap_leave_out_what_lies_in_it(settings: Settings) -> None:
+    tenant = f"usage-{uuid4().hex[:10]}"
+    windows = (Period(OCTOBER.start, at("2026-10-11")), Period(at("2026-10-21"), OCTOBER.end))
+    meters = {"users": Meter("users", "user", "login", "unique", "user", ("team",))}
+    async with open_usage(settings) as usage:
+        for day, quantity in ((10, "1"), (11, "2"), (20, "4"), (21, "8")):
+            await usage.put(tenant, "cpu", {}, at(f"2026-10-{day}T00:00"), quantity)
+        client = connect_clickhouse(settings)
+        columns = [
+            "tenant", "meter", "dimensions", "time", "source_partition", "source_offset", "source_index", "quantity",
+            "text", "removed", "version",
+        ]  # fmt: skip
+        rows = [
+            [tenant, "users", {"team": "a"}, at(when), 0, offset, 0, Decimal(0), user, 0, 1]
+            for offset, (when, user) in enumerate(
+                [("2026-10-05", "ann"), ("2026-10-15", "bob"), ("2026-10-25", "ann"), ("2026-10-26", "eve")]
+            )
+        ]
+        client.insert("usage_samples", rows, column_names=columns, settings=INSERT_SETTINGS)
+        client.close()
+        found = await usage.reader.usage(tenant, windows, meters=meters, month=OCTOBER)
+        slots = await usage.reader.fine_usage(
+            tenant, windows, [FineUsage(Grain.SLOT, "cpu")], meters={"cpu": METERS["cpu"]}
+        )
+    assert [row.quantity for row in found.hours] == [1, 8]
+    whole = next(total for total in found.measured if not total.dimensions)
+    assert whole.quantity == 2, "ann of both windows is one, bob lies in the gap"
+    assert [(entry.at, entry.quantity) for entry in slots[FineUsage(Grain.SLOT, "cpu")]] == [
+        (at("2026-10-10"), Decimal(1)),
+        (at("2026-10-21"), Decimal(8)),
+    ]
+
+
+@pytest.mark.integration
+async def test_single_events_are_those_that_stand(settings: Settings) -> None:
+    """Taken out by a void, before the meter counted, of another type or outside of the window: none of them."""
+    tenant = f"usage-{uuid4().hex[:10]}"
+    fares = Meter(f"fares-{tenant}", "ride", f"ride-{tenant}", "sum", "rides", ("city",))
+    client = connect_clickhouse(settings)
+    events = [
+        ("e1", "2026-10-05T10:00:07", '{"rides": 1, "city": "ulm", "price": 12.50}', 10),
+        ("e2", "2026-10-05T10:00:08", '{"rides": "2", "price": "7.125"}', 11),
+        ("voided", "2026-10-05T10:01:00", '{"rides": 4, "price": "1"}', 12),
+        ("early", "2026-10-05T10:02:00", '{"rides": 8, "price": "1"}', 4),
+        ("november", "2026-11-01T00:00:00", '{"rides": 16, "price": "1"}', 13),
+        ("odd", "2026-10-06T00:00:00", '{"rides": 32, "price": "much"}', 14),
+    ]
+    columns = [
+        "tenant", "source", "id", "type", "customer", "time", "data", "received_at", "source_partition",
+        "source_offset", "source_index", "version",
+    ]  # fmt: skip
+    rows = [
+        [tenant, "app", name, fares.event_type, "", at(when), data, at("2026-10-07"), 0, offset, 0, 1]
+        for name, when, data, offset in events
+    ]
+    client.insert("usage_events", rows, column_names=columns, settings=INSERT_SETTINGS)
+    correction = [tenant, "app", "voided", "void", "desk", "c1", "", at("2026-10-05"), at("2026-10-05"),
+                  at("2026-10-07"), 0, 15, 0, 1]  # fmt: skip
+    names = [
+        "tenant", "target_source", "target_id", "kind", "source", "id", "reason", "range_start", "range_end",
+        "received_at", "source_partition", "source_offset", "source_index", "version",
+    ]  # fmt: skip
+    client.insert("usage_corrections", [correction], column_names=names, settings=INSERT_SETTINGS)
+    activation = ["meter", "source_partition", "first_offset", "version"]
+    client.insert("meter_activations", [[fares.meter_id, 0, 5, 1]], column_names=activation, settings=INSERT_SETTINGS)
+    client.close()
+    wanted = FineUsage(Grain.EVENT, fares.meter_id, "price")
+    async with open_usage(settings) as usage:
+        found = (await usage.reader.fine_usage(tenant, OCTOBER, [wanted], meters={fares.meter_id: fares}))[wanted]
+    assert [(entry.quantity, entry.dimensions, entry.amount) for entry in found] == [
+        (Decimal(1), (("city", "ulm"),), Decimal("12.50")),
+        (Decimal(2), (), Decimal("7.125")),
+        (Decimal(32), (), None),
+    ]
