@@ -24,6 +24,7 @@ hypothesis_settings.register_profile(
 )
 hypothesis_settings.load_profile("no clock")
 
+
 @dataclass
 class Stacks:
     """The embedded stack of the folder whose tests run: another folder's records, meters and plans are not in it."""
