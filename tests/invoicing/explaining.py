@@ -42,15 +42,14 @@ class MemoryArchive:
         ]
 
     async def shares(self, subscription_id: str, item_keys: Sequence[str], plan: str) -> list[BilledShare]:
-        return [
-            BilledShare(
-                line.item_key, stored.invoice_id, stored.number, stored.issued_at, line.quantity, line.exact_amount,
-                line.amount,
-            )
-            for stored in map(self._stored, self._books.state.invoices)
-            for _, line in stored.lines
-            if line.item_key in item_keys
-        ]  # fmt: skip
+        found = []
+        for stored in map(self._stored, self._books.state.invoices):
+            for _, line in stored.lines:
+                key = line.item_key if line.settles is not None else f"{line.item_key}|{plan}"
+                if key in item_keys:
+                    amounts = (line.quantity, line.exact_amount, line.amount)
+                    found.append(BilledShare(key, stored.invoice_id, stored.number, stored.issued_at, *amounts))
+        return found
 
     async def plan(self, plan_id: str, version: int) -> StoredPlan | None:
         for contracts in self._books.state.contracts.values():

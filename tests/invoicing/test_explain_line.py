@@ -218,6 +218,18 @@ async def test_a_fixed_coupon_on_a_fee_in_advance_falls_on_what_was_billed_ahead
     assert [failed(one) for one in found] == [[]] * len(found)
 
 
+async def test_a_line_from_before_lines_had_periods_is_explained(scene: ExplainedScene) -> None:
+    scene.on("shared")
+    scene.event("cpu", 10)
+    invoice = await scene.bill_one()
+    line = invoice.draft.lines[0]
+    old = replace(line, item_key=line.item_key.rpartition("|")[0], period=None, settles=None)
+    scene.archive.tampered["MB-2026-000001", 1] = old
+    assert (await scene.explain_one("MB-2026-000001/1")).outcome is Outcome.EQUAL
+    (found,) = await scene.explain(old.item_key)
+    assert (found.outcome, found.billed_in_all.amount) == (Outcome.EQUAL, Decimal("0.50"))
+
+
 async def test_documents_and_overview_say_the_same(scene: ExplainedScene) -> None:
     scene.on("lite")
     scene.event("cpu", "100.5")
