@@ -106,16 +106,14 @@ async def simulate_prices(
 
 
 def _due(subscribed: Subscribed, question: Question, prices: Prices) -> Iterable[_Due | Comparison]:
-    raw, span = subscribed.timeline, question.span
+    raw = subscribed.timeline
     present = lay_contracts(raw, subscribed.contracts) if subscribed.contracts else raw
     other = question.other.timeline_instead(raw)
     if question.other.contracts and subscribed.contracts:
         other = lay_contracts(other, subscribed.contracts)
-    calendar = Calendar(raw.cycle.time_zone)
-    for period in _periods(raw.cycle, span):
-        if not question.holds(calendar.local_day(period.start)) or not present.within(period):
+    for period, first_day, name in _periods(raw.cycle, question.span):
+        if not question.holds(first_day) or not present.within(period):
             continue
-        name = period_name(raw.cycle, period)
         if period.end > question.now:
             yield Comparison(raw.tenant_id, name, "", "", "", None, ZERO, ZERO, NOT_OVER)
             continue
@@ -135,12 +133,17 @@ async def _usage_of(
     """Read usage once per distinct windows: nearly all tenants hold their plan for the whole period."""
     tenants: dict[_Key, dict[str, None]] = {}
     wanted: dict[_Key, set[FineUsage]] = {}
+    # By the object: many tenants share one, and all of them live as long as this runs.
+    known: dict[int, frozenset[FineUsage]] = {}
     for one in due:
         for holding in (*one.present, *one.other):
             if holding.windows is not None:
                 key = (holding.period, holding.windows)
                 tenants.setdefault(key, {})[one.tenant_id] = None
-                wanted.setdefault(key, set()).update(holding.wanted)
+                needs = known.get(id(holding))
+                if needs is None:
+                    needs = known[id(holding)] = holding.wanted
+                wanted.setdefault(key, set()).update(needs)
     rows: dict[_Key, Mapping[str, Sequence[UsageRow]]] = {}
     fine: dict[_Key, Mapping[str, Entries]] = {}
     for key, ids in tenants.items():
@@ -207,8 +210,11 @@ def _compare(
 
 
 @lru_cache(maxsize=10_000)
-def _periods(cycle: Cycle, span: Period) -> tuple[Period, ...]:
-    return tuple(cycle.periods(span))
+def _periods(cycle: Cycle, span: Period) -> tuple[tuple[Period, date, str], ...]:
+    """Return a cycle's periods with their first local days and names: of one cycle are many subscriptions."""
+    calendar = Calendar(cycle.time_zone)
+    periods = cycle.periods(span)
+    return tuple((period, calendar.local_day(period.start), period_name(cycle, period)) for period in periods)
 
 
 def _alike(present: Sequence[Holding], other: Sequence[Holding]) -> bool:
@@ -233,7 +239,7 @@ def _names(holdings: Iterable[Holding]) -> str:
 def _prices_twice(holdings: Sequence[Holding]) -> bool:
     """Tell whether two of the holdings price a meter at the same time."""
     seen: dict[str, list[Period]] = {}
-    for holding in holdings:
+    for holding in holdings if len(holdings) > 1 else ():
         windows = holding.windows
         if windows is None:
             continue
