@@ -34,14 +34,14 @@ ANCHOR_AT_START = "start"
 class NewSubscription:
     """What is asked for.
 
-    `anchor` is a local day on which a period begins, `ANCHOR_AT_START`, or None for the tenant's own anchor day.
-    `trial_days` are whole local days, the day of the start being the first. `term_periods` is after how many billing
-    periods it ends; without it, it renews by itself.
+    `started_at` is when it begins, None for now. `anchor` is a local day on which a period begins, `ANCHOR_AT_START`,
+    or None for the tenant's own anchor day. `trial_days` are whole local days, the day of the start being the first.
+    `term_periods` is after how many billing periods it ends; without it, it renews by itself.
     """
 
     tenant_id: str
     plan_id: str
-    started_at: datetime
+    started_at: datetime | None = None
     version: int | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
     quantity: Decimal = ONE
@@ -59,7 +59,7 @@ class NewSubscription:
             "verb": "create",
             "tenant": self.tenant_id,
             "plan": self.plan_id,
-            "started_at": format_instant(cut_to_minute(self.started_at)),
+            "started_at": format_instant(cut_to_minute(self.started_at)) if self.started_at else "now",
             "version": self.version,
             "overrides": dict(self.overrides),
             "quantity": plain(self.quantity),
@@ -111,7 +111,7 @@ async def _start(
     wanted: NewSubscription, tenant: Tenant, request: Request, store: SubscriptionStore, clock: Clock, now: datetime
 ) -> SubscriptionStart:
     sold = await find_plan(wanted.plan_id, wanted.version, store, clock)
-    started_at = cut_to_minute(wanted.started_at)
+    started_at = cut_to_minute(wanted.started_at or now)
     trial_ends_at = _trial_end(wanted.trial_days, started_at, tenant)
     add_ons: list[AddOn] = []
     for plan_id, quantity in wanted.add_ons:

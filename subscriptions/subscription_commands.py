@@ -84,7 +84,7 @@ def create(
         wanted = NewSubscription(
             tenant_id=tenant_id,
             plan_id=plan_id,
-            started_at=clock.now() if at is None else read_instant(at, "at"),
+            started_at=None if at is None else read_instant(at, "at"),
             version=version,
             overrides=read_overrides(override),
             quantity=Decimal(1) if quantity is None else read_quantity(quantity),

@@ -65,13 +65,10 @@ def when_text(when: When) -> str:
 
 
 def superseded(subscription: Subscription, proposed: Sequence[Proposed], now: datetime) -> list[Change]:
-    """Return scheduled changes that proposed ones stand in for: an earlier end, an earlier resumption."""
+    """Return scheduled changes that earlier ones of the same kind stand in for: an end, a resumption, a trial's end."""
     scheduled = [one for one in standing_changes(subscription.changes) if one.effective_at > now]
-    kinds = {one.kind for one in proposed} & _SUPERSEDING
-    # A renewal's own end is new; the end before it stays what it was.
-    if any(one.kind in _BEGINNING_AGAIN for one in proposed):
-        kinds -= {ChangeKind.CANCELED}
-    return [one for one in scheduled if one.kind in kinds]
+    earlier = {one.kind: one.effective_at for one in proposed if one.kind in _SUPERSEDING}
+    return [one for one in scheduled if one.kind in earlier and earlier[one.kind] < one.effective_at]
 
 
 def in_the_way(subscription: Subscription, proposed: Sequence[Proposed], now: datetime) -> list[Change]:

@@ -52,7 +52,8 @@ def test_a_life_at_the_terminal(call: Call, tenant: str) -> None:
     created = call("create", tenant, "team", "--quantity", "5", "--trial-days", "14", "--key", "signup", "--by", "ann")
     subscription = created["subscription"]["subscription_id"]
     assert (created["new"], created["subscription"]["status"]) == (True, "trial")
-    # The start is "now", which is another request a minute later; named, it is the same.
+    again = call("create", tenant, "team", "--quantity", "5", "--trial-days", "14", "--key", "signup")
+    assert (again["new"], again["subscription"]["subscription_id"]) == (False, subscription)
     call("end-trial", subscription)
     changed = call("change-quantity", subscription, "8", "--key", "k1", "--reason", "three more")
     assert [one["kind"] for one in changed["made"]] == ["quantity_changed"]

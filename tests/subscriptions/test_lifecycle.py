@@ -343,6 +343,22 @@ async def test_a_term_is_cut_short_by_cancelling_and_made_endless_by_reactivatin
     assert story(await memory.timeline(subscription)) == ["10-05T10:30.. active small v1 x1"]
 
 
+async def test_an_end_comes_no_later_by_cancelling_again(memory: Desk) -> None:
+    subscription = await memory.subscribe(term_periods=2)
+    assert await memory.refusal(cancel_subscription, subscription, when=at("2027-03-01")) == ["after_end"]
+    await memory.do(cancel_subscription, subscription, when=END)
+    assert await memory.refusal(cancel_subscription, subscription, when=at("2026-12-01")) == ["after_end"]
+
+
+async def test_creating_now_by_the_same_key_later_is_the_same_request(memory: Desk) -> None:
+    wanted, keyed = NewSubscription(memory.tenant.tenant_id, "small"), Asked("ann", key="signup")
+    first = await memory.do(create_subscription, wanted, asked=keyed)
+    memory.clock.advance(timedelta(minutes=5))
+    again = await memory.do(create_subscription, wanted, asked=keyed)
+    assert (again.is_new, again.subscription) == (False, first.subscription)
+    assert first.subscription.started_at == at("2026-10-05T10:30")
+
+
 async def test_a_change_before_a_scheduled_one_of_the_same_is_refused_unless_it_may_be_replaced(memory: Desk) -> None:
     subscription = await memory.subscribe("large")
     await memory.do(change_plan, subscription, "small", when=END)
