@@ -5,6 +5,7 @@ Days are the tenant's; a month is billed on the second of the next one, if not s
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -16,9 +17,10 @@ from rating.domain.coupon import Coupon, Duration
 from rating.domain.credit import CreditKind
 from rating.domain.cycle import Interval
 from rating.domain.plan import Plan, parse_plan
+from rating.domain.price import UsageEntry
 from rating.domain.proration import Convention
 from rating.domain.timeline import ChangeKind
-from tests.invoicing.scene import Scene, amounts, at
+from tests.invoicing.scene import Scene, amounts, at, subscribed_to
 from tests.rating.plans import METERS
 
 
@@ -439,14 +441,10 @@ async def test_one_time_fees_are_due_once_whatever_comes_after(scene: Scene) -> 
 
 
 async def test_two_subscriptions_have_invoices_of_their_own(scene: Scene) -> None:
-    from tests.invoicing.scene import subscribed_to
-
     scene.subscribe(plan("p", base("30"), CPU), started="2026-10-01")
     other = subscribed_to(plan("q", base("7"), requests(0, "0.10")), started="2026-10-01", tenant_id="acme")
-    start = type(other.start)(**{name: getattr(other.start, name) for name in other.start.__slots__} | {
-        "subscription_id": "sub_second"
-    })  # fmt: skip
-    scene.books.state.subscribed["acme"].append(type(other)(start, (), (), other.documents))
+    second = replace(other, start=replace(other.start, subscription_id="sub_second"))
+    scene.books.state.subscribed["acme"].append(second)
     scene.used("cpu", 10, "2026-10-10T10:00")
     scene.used("api_requests", 10, "2026-10-10T10:00")
     first, second = await scene.bill_at("2026-11-02", "2026-10")
@@ -462,3 +460,61 @@ async def test_an_anchored_period_may_be_billed_before_its_month_is_over(scene: 
     assert await scene.bill(period="2026-10-16T00:00:00Z") == [], "the same period, asked for by an instant"
     assert amounts((await scene.bill_at("2026-11-20", "2026-11-20T00:00:00Z"))[0]) == {"Base": "30.00"}
     await settled(scene, "2026-10", "2026-11")
+
+
+async def test_prices_by_the_hour_and_by_the_event(scene: Scene) -> None:
+    night = {
+        "id": "cpu", "model": "scheduled", "meter": "cpu", "unit_amount": "0.30",
+        "windows": [{"from": "22:00", "to": "06:00", "unit_amount": "0.10"}],
+    }  # fmt: skip
+    resold = {
+        "id": "resold",
+        "model": "dynamic",
+        "meter": "api_requests",
+        "amount_property": "cost",
+        "multiplier": "1.2",
+    }
+    scene.subscribe(plan("p", night, resold), started="2026-10-01", zone="Europe/Berlin")
+    scene.used("cpu", 10, "2026-10-05T19:00")  # 21:00 in Berlin
+    scene.used("cpu", 10, "2026-10-05T20:00")  # 22:00
+    scene.used("cpu", 10, "2026-10-31T22:45")  # 23:45 on the last day
+    scene.used("cpu", 10, "2026-10-31T23:00")  # November in Berlin
+    for hour, amount in ((8, "0.70"), (9, "1.05")):
+        entry = UsageEntry(at(f"2026-10-06T{hour:02}:00"), Decimal(1), (), 1, Decimal(amount))
+        scene.usage.events["acme"].append(("api_requests", entry))
+    invoice = await the_one(scene, "2026-11-02", "2026-10")
+    assert [(line.description.split(" — ")[0], str(line.amount)) for line in invoice.draft.lines] == [
+        ("Cpu", "2.00"),  # 20 × 0.10
+        ("Cpu", "3.00"),  # 10 × 0.30
+        ("Resold", "2.10"),  # (0.70 + 1.05) × 1.2
+    ]
+    fine = {line.charge_id: line.evidence["fine"] for line in invoice.draft.lines}
+    assert (fine["cpu"]["grain"], fine["cpu"]["entries"], fine["resold"]["amount_property"]) == ("slot", 3, "cost")
+    await settled(scene, "2026-10")
+    digest = invoice.draft.lines[0].evidence["usage_digest"]
+    scene.usage.events["acme"][-1] = ("api_requests", UsageEntry(at("2026-10-06T09:00"), Decimal(1), (), 1, Decimal(2)))
+    corrected = await the_one(scene, "2026-11-03", "2026-10")
+    assert amounts(corrected) == {"Resold": "1.14"}, "(2.00 - 1.05) × 1.2"
+    assert corrected.draft.lines[0].evidence["usage_digest"] != digest
+
+
+async def test_reserved_capacity_is_paid_ahead_and_beyond_it_afterwards(scene: Scene) -> None:
+    reserved = {
+        "id": "cpu", "model": "reserved", "meter": "cpu", "capacity": "100", "flat_amount": "40",
+        "upfront_amount": "250", "unit_amount": "0.50", "bill": "in_advance",
+    }  # fmt: skip
+    scene.subscribe(plan("p", reserved), started="2026-10-15", anchored=True)
+    scene.used("cpu", 130, "2026-11-10T10:00")
+    ahead = await the_one(scene, "2026-11-01", "2026-10")
+    assert sorted(str(line.amount) for line in ahead.draft.lines) == ["250.00", "40.00"]
+    november = await the_one(scene, "2026-12-01", "2026-11")
+    # The second month's reservation in advance, and 30 × 0.50 beyond the first one's.
+    assert sorted(str(line.amount) for line in november.draft.lines if line.amount) == ["15.00", "40.00"]
+    await settled(scene, "2026-10", "2026-11")
+
+
+async def test_what_cannot_be_rated_parks_the_account(scene: Scene) -> None:
+    scene.subscribe(plan("p", base("30")), started="2026-10-01")
+    scene.change(ChangeKind.PLAN_CHANGED, "2026-10-10T00:00", plan_id="gone", plan_version=7, overrides={})
+    assert await scene.bill_at("2026-11-02", "2026-10") == []
+    assert scene.parked == "there is no plan gone v7"
