@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from core.errors import UnavailableError
 from core.topics import ALL_TOPICS
 from metering.dead_letters.domain.letter import Letter, LetterHead, Place, head_of, read_letter
 from metering.dead_letters.domain.replay import Replay
 from metering.dead_letters.ports import Partition
+from runtime.kafka_ranges import RangeReader, read_range
 from runtime.kafka_topics import partitions_of
 from runtime.settings import Settings
 from runtime.topic_consumer import create_producer
@@ -29,15 +28,12 @@ class KafkaLetters:
     """Implements `Letters`: one connection, one read at a time; connects when first used."""
 
     def __init__(self, settings: Settings, *, call_seconds: float = _CALL_SECONDS) -> None:
-        self._settings, self._call_seconds = settings, call_seconds
-        self._consumer: AIOKafkaConsumer | None = None
-        self._turn = asyncio.Lock()
+        self._settings = settings
+        self._reader = RangeReader(settings, "the dead letters", call_seconds=call_seconds)
 
     async def close(self) -> None:
         """Disconnect."""
-        if self._consumer is not None:
-            await self._consumer.stop()
-            self._consumer = None
+        await self._reader.close()
 
     async def bounds(self, topics: Sequence[str]) -> dict[Partition, tuple[int, int]]:
         """Return the range of offsets of every partition."""
@@ -46,7 +42,7 @@ class KafkaLetters:
             for name in topics
             for partition in range(partitions_of(_TOPICS[name], self._settings))
         ]
-        async with self._reader() as consumer:
+        async with self._reader.reading() as consumer:
             firsts = await consumer.beginning_offsets(places)
             ends = await consumer.end_offsets(places)
         return {(place.topic, place.partition): (firsts[place], ends[place]) for place in places}
@@ -54,7 +50,7 @@ class KafkaLetters:
     async def offsets_at(self, partitions: Sequence[Partition], instant_ms: int) -> dict[Partition, int]:
         """Return the first offset at or after an instant."""
         places = [TopicPartition(*partition) for partition in partitions]
-        async with self._reader() as consumer:
+        async with self._reader.reading() as consumer:
             found = await consumer.offsets_for_times(dict.fromkeys(places, max(0, instant_ms)))
             ends = await consumer.end_offsets(places)
         return {
@@ -66,22 +62,25 @@ class KafkaLetters:
 
     async def heads(self, partition: Partition, first: int, end: int) -> list[LetterHead]:
         """Return the letters in a range of offsets, without their bodies."""
-        async with self._reader() as consumer:
-            return [head_of(_letter(record)) async for record in _range(consumer, partition, first, end)]
+        async with self._reader.reading() as consumer:
+            return [
+                head_of(_letter(record))
+                async for record in read_range(consumer, TopicPartition(*partition), first, end)
+            ]
 
     async def load(self, places: Sequence[Place], bytes_max: int) -> list[Letter]:
         """Return letters with their bodies, until there are `bytes_max` bytes of them."""
         found: list[Letter] = []
         size = 0
-        async with self._reader() as consumer:
+        async with self._reader.reading() as consumer:
             ends = await consumer.end_offsets(
                 sorted({TopicPartition(p.topic, p.partition) for p in self._known(places)})
             )
             for run in _runs(self._known(places)):
                 wanted = {place.offset for place in run}
-                partition = (run[0].topic, run[0].partition)
-                end = min(run[-1].offset + 1, ends[TopicPartition(*partition)])
-                async for record in _range(consumer, partition, run[0].offset, end):
+                where = TopicPartition(run[0].topic, run[0].partition)
+                end = min(run[-1].offset + 1, ends[where])
+                async for record in read_range(consumer, where, run[0].offset, end):
                     if record.offset not in wanted:
                         continue
                     found.append(_letter(record))
@@ -97,32 +96,6 @@ class KafkaLetters:
             for place in places
             if place.topic in _TOPICS and place.partition < partitions_of(_TOPICS[place.topic], self._settings)
         )
-
-    @asynccontextmanager
-    async def _reader(self) -> AsyncIterator[AIOKafkaConsumer]:
-        try:
-            async with self._turn, asyncio.timeout(self._call_seconds):
-                if self._consumer is None:
-                    self._consumer = await self._connect()
-                yield self._consumer
-        except (KafkaError, TimeoutError, OSError) as error:
-            raise UnavailableError(f"the dead letters cannot be read now: {error!r}") from error
-
-    async def _connect(self) -> AIOKafkaConsumer:
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._settings.kafka_bootstrap,
-            isolation_level="read_committed",
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            max_partition_fetch_bytes=4_000_000,
-            fetch_max_wait_ms=20,
-        )
-        try:
-            await consumer.start()
-        except BaseException:
-            await consumer.stop()
-            raise
-        return consumer
 
 
 class KafkaLetterSender:
@@ -183,25 +156,6 @@ class KafkaLetterSender:
         failed, self._producer = self._producer, None
         if failed is not None:
             await failed.stop()
-
-
-async def _range(consumer: AIOKafkaConsumer, partition: Partition, first: int, end: int) -> AsyncIterator[Any]:
-    where = TopicPartition(*partition)
-    if first >= end:
-        return
-    if consumer.assignment() != {where}:
-        # Assigned alone: records of other partitions would be fetched beside it for nothing.
-        consumer.assign([where])
-        consumer.seek(where, first)
-    elif await consumer.position(where) != first:
-        consumer.seek(where, first)
-    while (at := await consumer.position(where)) < end:
-        # No more than wanted, so that the next range goes on with what is fetched already.
-        fetched = await consumer.getmany(where, timeout_ms=200, max_records=min(500, end - at))
-        for record in fetched.get(where, []):
-            if record.offset >= end:
-                return
-            yield record
 
 
 def _runs(places: Sequence[Place]) -> list[list[Place]]:
