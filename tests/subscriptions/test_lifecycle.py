@@ -425,29 +425,6 @@ async def test_a_tenants_day_begins_at_its_own_midnight() -> None:
     assert story(await desk.timeline(subscription))[0].startswith("10-06T06:30..10-06T07:00 trial")
 
 
-async def test_limits_follow_the_phases_and_outlive_the_end(memory: Desk) -> None:
-    subscription = await memory.subscribe("small")
-    memory.clock.travel_to("2026-10-11")
-    await memory.do(change_plan, subscription, "large")
-    await memory.do(change_plan, subscription, "small", when=END)
-    await memory.do(cancel_subscription, subscription, when=at("2026-12-01"))
-    async with memory.store() as store:
-        found = store.limits[memory.tenant.tenant_id]
-    assert [(str(one.limit.limit), one.limit.hard, one.start, one.end) for one in found] == [
-        ("1000", True, None, at("2026-10-11")),
-        ("50000", False, at("2026-10-11"), at("2026-11-01")),
-        ("1000", True, at("2026-11-01"), None),
-    ]
-
-
-async def test_of_several_limits_the_greatest_counts(memory: Desk) -> None:
-    await memory.subscribe("small")
-    await memory.subscribe("large", started_at=at("2026-11-01"))
-    async with memory.store() as store:
-        found = store.limits[memory.tenant.tenant_id]
-    assert [(str(one.limit.limit), one.start) for one in found] == [("1000", None), ("50000", at("2026-11-01"))]
-
-
 async def test_a_contracts_charges_count_for_the_rule_of_one_price(memory: Desk) -> None:
     await memory.subscribe("calls")
     overrides = {"charges": [metered("api_requests")]}
