@@ -24,8 +24,17 @@ from core.errors import Fault, InvalidInputError, MeterbookError, UnavailableErr
 from core.meters import Meter
 from core.period import format_instant, parse_month
 from rating.adapters.postgres_history import PostgresHistory
-from rating.domain.other_prices import UNSTORED, Documents, OtherPrices, plans_under, read_amount, read_fields
-from rating.domain.plan import parse_plan
+from rating.domain.other_prices import (
+    UNSTORED,
+    Documents,
+    OtherPrices,
+    PlanOf,
+    plans_as_sold,
+    plans_under,
+    read_amount,
+    read_fields,
+)
+from rating.domain.plan import Plan, parse_plan
 from rating.domain.price_comparison import Totals
 from rating.simulate_documents import totals_document
 from rating.simulate_everyone import Task, csv_header, simulate_everyone
@@ -226,17 +235,31 @@ def _read_plan(
 
 def _check_prices(other: OtherPrices, documents: Documents, meters: Mapping[str, Meter]) -> None:
     """Read every plan under the other prices before anything is rated, so that faults are told with their paths."""
-    plans = plans_under(other, documents, lambda plan_id, document: parse_plan(plan_id, document, meters))
+
+    def read(plan_id: str, document: Mapping[str, Any]) -> Plan:
+        return parse_plan(plan_id, document, meters)
+
+    plans, as_sold = plans_under(other, documents, read), plans_as_sold(documents, read)
     faults: list[Fault] = []
     asked = [other.plan] if other.plan is not None else [*documents, *((plan_id, UNSTORED) for plan_id in other.book)]
     for plan_id, version in asked:
         try:
             plans(plan_id, version, {})
         except InvalidInputError as refused:
-            # A plan in another currency than a book is left as not comparable, tenant by tenant.
-            faults += [fault for fault in refused.faults if fault.code != "other_currency"]
+            if version == UNSTORED or _is_readable(as_sold, plan_id, version):
+                # A plan in another currency than a book is left as not comparable, tenant by tenant.
+                faults += [fault for fault in refused.faults if fault.code != "other_currency"]
     if faults:
         raise InvalidInputError(list(dict.fromkeys(faults)))
+
+
+def _is_readable(plans: PlanOf, plan_id: str, version: int) -> bool:
+    """Tell whether a stored plan can be read as it was sold: one that cannot is no fault of the other prices."""
+    try:
+        plans(plan_id, version, {})
+    except InvalidInputError:
+        return False
+    return True
 
 
 async def _check_tenants(history: PostgresHistory, tenant_ids: Sequence[str]) -> None:
