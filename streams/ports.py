@@ -6,7 +6,7 @@ away at any time. Whoever implements them keeps the journal offset up to which t
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -45,8 +45,12 @@ class Identities(Protocol):
         """Return how many identities are remembered, recent and old."""
         ...
 
-    def add(self, claimed: Claimed) -> None:
-        """Remember identities; none of them is known yet."""
+    def add(self, claimed: Claimed, digests: Mapping[bytes, int] | None = None) -> None:
+        """Remember identities; none of them is known yet.
+
+        `digests` is the same identities with their digests, for who has them at hand: `claimed` need then not be taken
+        apart. It is read at once and not kept.
+        """
         ...
 
     def find_old(self, identities: Sequence[bytes]) -> dict[int, int]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from array import array
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from core.errors import must_hold
 from core.usage_event import IDENTITY_BYTES
@@ -21,8 +22,13 @@ class MemoryIdentities:
         """Return how many identities are remembered."""
         return len(self.recent)
 
-    def add(self, claimed: Claimed) -> None:
+    def add(self, claimed: Claimed, digests: Mapping[bytes, int] | None = None) -> None:
         """Remember identities; none of them is known yet."""
+        must_hold(
+            digests is None
+            or (b"".join(digests), array("I", digests.values()).tobytes()) == (claimed.identities, claimed.digests),
+            "what was accepted must be told alike in both forms",
+        )
         for number in range(len(claimed.identities) // IDENTITY_BYTES):
             identity = claimed.identities[IDENTITY_BYTES * number : IDENTITY_BYTES * (number + 1)]
             must_hold(identity not in self.recent, "an identity was accepted twice")

@@ -199,7 +199,7 @@ class MeterPartition:
             activated=counted.activated,
             watermark_us=self.watermark_us,
         )
-        self.identities.add(_claimed(entry))
+        self.identities.add(_claimed(entry), counted.identities)
         self.last = last
         self._evict(received_ms)
         return MicroBatch(entry, tally.dead_letters, tally.misplaced)

@@ -47,6 +47,19 @@ async def test_what_was_added_is_known_and_nothing_else(identities: Identities) 
     assert known(identities, [identity(number) for number in range(1_000, 9_000)]) == {}
 
 
+async def test_digests_at_hand_are_taken_as_they_are(identities: Identities) -> None:
+    names = [identity(number) for number in range(300)]
+    at_hand = {name: digest(name) for name in names}
+    identities.add(claim(names), at_hand)
+    at_hand.clear()
+    identities.add(claim([identity(400)], first=300))
+    await save(identities, 0)
+    assert len(identities) == 301
+    assert known(identities, [*names, identity(400)]) == {n: digest(n) for n in [*names, identity(400)]}
+    with pytest.raises(BrokenInvariantError):
+        identities.add(claim([identity(500), identity(501)], first=301), {identity(500): digest(identity(500))})
+
+
 async def test_half_an_identity_is_not_enough(identities: Identities) -> None:
     names = [identity(number) for number in range(500)]
     identities.add(claim(names))

@@ -14,7 +14,7 @@ import functools
 import itertools
 import os
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -140,7 +140,7 @@ class DiskIdentities:
         """Memory of filter and indexes, without `recent`."""
         return self._filter.size_bytes + sum(run.index_bytes for run in self._runs)
 
-    def add(self, claimed: Claimed) -> None:
+    def add(self, claimed: Claimed, digests: Mapping[bytes, int] | None = None) -> None:
         """Remember identities; none of them is known yet."""
         count = len(claimed.identities) // IDENTITY_BYTES
         must_hold(
@@ -150,7 +150,10 @@ class DiskIdentities:
             "identities, digests and places of an entry must be of one length",
         )
         before = len(self.recent)
-        self.recent.update(zip(identities_of(claimed), digests_of(claimed), strict=True))
+        if digests is None:
+            self.recent.update(zip(identities_of(claimed), digests_of(claimed), strict=True))
+        else:
+            self.recent.update(digests)
         must_hold(len(self.recent) == before + count, "an identity was accepted twice")
         if count:
             self._entries_added += 1
