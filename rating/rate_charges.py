@@ -12,15 +12,13 @@ from fractions import Fraction
 
 from core.errors import BrokenInvariantError
 from core.money import round_to_minor
-from core.period import Period
 from rating.domain.adjust.adjustment import After, Priced, Usage
 from rating.domain.cycle import Interval
 from rating.domain.extent import WHOLE, Extent
 from rating.domain.models.corrections import refuse_negative
-from rating.domain.plan import Charge, Plan
+from rating.domain.plan import Charge
 from rating.domain.price import Basis, Dimensions, Inputs, Part, Rated, UsageEntry, plain, share_label, share_of
-from rating.domain.term import Term
-from rating.domain.usage import UsageRow, UsageTotals
+from rating.domain.usage import UsageRow
 from rating.domain.value_object import value_object
 
 ENGINE_VERSION = "2"
@@ -74,41 +72,6 @@ class Rating:
     def exact_total(self) -> Decimal:
         """The sum of the exact lines."""
         return sum((line.exact_amount for line in self.lines), _ZERO)
-
-
-def rate(plan: Plan, usage: Iterable[UsageRow], period: Period, term: Term) -> Rating:
-    """Return what the plan charges for the period's usage.
-
-    `usage` must already be cut to the part of the period that the term covers. Base fees and minimums are charged in
-    arrears with the month they are for, by the share of its days that the term covers; included quantities are whole
-    months'. One-time charges fall into the period that holds the term's start, yearly ones into those that hold the
-    start or its anniversary, both in full.
-    """
-    totals = UsageTotals(usage)
-    held, starts = term.share(period), term.holds_start(period)
-    lines: list[RatedLine] = []
-    unpriced: dict[str, list[UsageRow]] = {}
-    for charge in plan.charges:
-        share = _share_due(charge, term, period, held)
-        if charge.basis is Basis.MINIMUM or (share == 0 and charge.meter is None):
-            continue
-        of_meter = totals.of_meter(charge.meter.meter_id, charge.price.split_by) if charge.meter else {}
-        charged, missing = rate_charge(charge, plan.currency, of_meter, extent=Extent(share, starts=starts))
-        lines += charged
-        if charge.meter:
-            rows = [UsageRow(charge.meter.meter_id, dimensions, quantity) for dimensions, quantity in missing]
-            unpriced.setdefault(charge.meter.meter_id, []).extend(rows)
-    if held:
-        lines += rate_bounds(plan.charges, plan.currency, lines, Extent(held, starts=starts))
-    for meter_id in totals.meters():
-        if meter_id not in unpriced:
-            of_meter = totals.of_meter(meter_id, ())
-            unpriced[meter_id] = [UsageRow(meter_id, dims, quantity) for dims, quantity in of_meter.items()]
-    missing_rows = sorted(
-        (row for rows in unpriced.values() for row in rows if row.quantity),
-        key=lambda row: (row.meter_id, row.dimensions),
-    )
-    return Rating(plan.currency, tuple(lines), tuple(missing_rows))
 
 
 def rate_charge(
@@ -229,14 +192,6 @@ def _of_share(part: Part, share: Fraction) -> Part:
     step = f"{plain(part.exact_amount)} × {share.numerator}/{share.denominator} = {plain(amount)}"
     label = ", ".join(text for text in (part.label, share_label(share)) if text)
     return replace(part, label=label, unit_amount=None, exact_amount=amount, steps=(*part.steps, step))
-
-
-def _share_due(charge: Charge, term: Term, period: Period, held: Fraction) -> Fraction:
-    if charge.interval is None:
-        return Fraction(int(term.holds_start(period)))
-    if charge.interval is Interval.MONTH:
-        return held
-    return Fraction(int(term.holds_anniversary(period, charge.interval.months)))
 
 
 def _line(charge: Charge, part: Part, currency: str) -> RatedLine:

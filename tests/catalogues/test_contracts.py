@@ -30,11 +30,10 @@ from rating.domain.contract import contract_at, contract_periods
 from rating.domain.override_plan import override_plan
 from rating.domain.plan import parse_plan
 from rating.domain.usage import usage_row
-from rating.rate_charges import rate
 from runtime.postgres import create_pool
 from runtime.settings import Settings
 from tests.catalogues.memory import MemoryContractStore
-from tests.rating.plans import ALWAYS, METERS, OCTOBER, SHIPPED, TIERS, amounts
+from tests.rating.plans import ALWAYS, METERS, OCTOBER, SHIPPED, TIERS, amounts, rate
 
 NOW = datetime(2026, 10, 15, 12, 30, 45, tzinfo=UTC)
 KINDS = ["memory", pytest.param("real", marks=pytest.mark.integration)]

@@ -11,8 +11,7 @@ from catalogues.load_catalogue import load_catalogue, shipped_files
 from quotas.domain.entitlement import Entitlement
 from rating.domain.plan import Plan
 from rating.domain.usage import usage_row
-from rating.rate_charges import rate
-from tests.rating.plans import ALWAYS, OCTOBER, amounts
+from tests.rating.plans import ALWAYS, OCTOBER, amounts, rate
 
 SHIPPED = load_catalogue(shipped_files())
 PLANS: dict[str, Plan] = {plan.plan_id: plan for _, plan in SHIPPED.plans}

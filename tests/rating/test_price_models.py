@@ -9,10 +9,8 @@ import pytest
 
 from core.errors import BrokenInvariantError, InvalidInputError
 from core.period import parse_month
-from rating.domain.term import Term
 from rating.domain.usage import usage_row
-from rating.rate_charges import rate
-from tests.rating.plans import ALWAYS, OCTOBER, amounts, plan_of
+from tests.rating.plans import ALWAYS, OCTOBER, Term, amounts, plan_of, rate
 
 CPU = {"id": "cpu", "meter": "cpu"}
 

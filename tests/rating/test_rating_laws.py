@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
 
@@ -12,10 +11,8 @@ from hypothesis import strategies as st
 
 from core.money import round_to_minor
 from rating.domain.plan import Plan
-from rating.domain.term import Term
 from rating.domain.usage import UsageRow, usage_row
-from rating.rate_charges import rate
-from tests.rating.plans import ALWAYS, METERS, OCTOBER, TIERS, plan_of
+from tests.rating.plans import ALWAYS, METERS, OCTOBER, TIERS, plan_of, rate
 
 GRADUATED = plan_of(
     {
@@ -96,13 +93,6 @@ def test_all_usage_is_on_a_line_or_reported_as_unpriced(plan: Plan, usage: list[
 def test_no_usage_gives_no_usage_lines(plan: Plan, usage: list[UsageRow]) -> None:
     nothing = [usage_row(row.meter_id, 0, dict(row.dimensions)) for row in usage]
     assert all(line.kind != "usage" for line in rate(plan, nothing, OCTOBER, ALWAYS).lines)
-
-
-@given(st.integers(min_value=1, max_value=31 * 24 * 60 - 1))
-def test_both_halves_of_a_month_are_the_whole(minutes: int) -> None:
-    cut = OCTOBER.start + timedelta(minutes=minutes)
-    before, after = Term(ALWAYS.started_at, cut), Term(cut)
-    assert before.share(OCTOBER) + after.share(OCTOBER) == 1
 
 
 @given(plans, usages)

@@ -17,14 +17,12 @@ from rating.consumer import Pending
 from rating.domain.cycle import Interval, calendar_cycle
 from rating.domain.fine_usage import Entries, FineUsage
 from rating.domain.proration import Convention
-from rating.domain.term import Term
 from rating.domain.timeline import Held, Phase, Timeline
 from rating.domain.usage import UsageRow, usage_row
 from rating.domain.windows import Windows
 from rating.ports import CostKey, CostRow, HeldTimeline
-from rating.rate_charges import rate
 from rating.rate_open_periods import rate_open_periods
-from tests.rating.plans import OCTOBER, TIERS
+from tests.rating.plans import OCTOBER, TIERS, Term, rate
 
 NOW = datetime(2026, 10, 15, 12, tzinfo=UTC)
 NOVEMBER = parse_month("2026-11")

@@ -6,10 +6,8 @@ from decimal import Decimal
 
 from rating.domain.override_plan import override_plan
 from rating.domain.plan import parse_plan
-from rating.domain.term import Term
 from rating.domain.usage import usage_row
-from rating.rate_charges import rate
-from tests.rating.plans import ALWAYS, METERS, OCTOBER, TIERS, amounts
+from tests.rating.plans import ALWAYS, METERS, OCTOBER, TIERS, Term, amounts, rate
 
 ALL_SORTS = [
     usage_row("agent_executions", 150_000, {"agent_type": "planner"}),

@@ -11,8 +11,7 @@ from core.meters import Meter
 from rating.domain.measured import MeasuredTotal, average_totals
 from rating.domain.plan import parse_plan
 from rating.domain.usage import UsageTotals, usage_row
-from rating.rate_charges import rate
-from tests.rating.plans import ALWAYS, OCTOBER, amounts
+from tests.rating.plans import ALWAYS, OCTOBER, amounts, rate
 
 STORED = Meter("stored", "GB-month", "disk", "time_weighted", "gb", ("class", "region"), weight_per="month")
 USERS = Meter("users", "user", "login", "unique", "user", ("region",))
