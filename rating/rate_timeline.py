@@ -188,11 +188,6 @@ def references_of(timeline: Timeline) -> list[PlanReference]:
     return [reference for reference, _ in _held_phases(timeline).values()]
 
 
-def first_billing_period(timeline: Timeline) -> Period | None:
-    """Return the billing period in which the subscription begins, None if nothing was ever held."""
-    return timeline.cycle.period_at(timeline.phases[0].start) if timeline.phases else None
-
-
 def period_name(cycle: Cycle, period: Period) -> str:
     """Return what a billing period is called: its month (`2026-10`) where it is one, else its first local day."""
     first = Calendar(cycle.time_zone).local_day(period.start)

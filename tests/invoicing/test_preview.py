@@ -20,7 +20,7 @@ from rating.domain.credit import CreditKind
 from rating.domain.proration import Convention
 from rating.domain.timeline import Change, ChangeKind
 from tests.invoicing.scene import Scene, at
-from tests.invoicing.test_subscription_stories import COUPON, CPU, base, plan, requests, seats
+from tests.invoicing.story import COUPON, CPU, base, plan, requests, seats
 
 SMALL = plan("small", base("29.99", bill="in_advance"), seats("7.77"), requests(100, "0.013"), CPU)
 LARGE = plan("large", base("100"), seats("6.01", bill="in_advance"), {**CPU, "unit_amount": "0.031"})
