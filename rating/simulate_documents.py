@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rating.domain.price import plain
-from rating.domain.price_comparison import Mover, OfCurrency, Totals, percent
+from rating.domain.price_comparison import Mover, OfCurrency, Totals, money, percent
 
 
 def totals_document(totals: Totals, *, question: str, period: str) -> dict[str, Any]:
@@ -15,7 +15,7 @@ def totals_document(totals: Totals, *, question: str, period: str) -> dict[str, 
         "period": period,
         "tenants": totals.tenants,
         "currencies": {
-            currency: _of_currency(found)
+            currency: _of_currency(found, currency)
             for currency, found in sorted(totals.by_currency.items())
             if found.sums.periods
         },
@@ -37,21 +37,26 @@ def totals_document(totals: Totals, *, question: str, period: str) -> dict[str, 
     }
 
 
-def _of_currency(found: OfCurrency) -> dict[str, Any]:
+def _of_currency(found: OfCurrency, currency: str) -> dict[str, Any]:
     sums = found.sums
     change = percent(sums.difference, sums.present)
     return {
         "tenant_periods": sums.periods,
-        "billed": f"{sums.billed:f}",
-        "present": f"{sums.present:f}",
-        "new": f"{sums.new:f}",
-        "difference": f"{sums.difference:f}",
+        "billed": money(sums.billed, currency),
+        "present": money(sums.present, currency),
+        "new": money(sums.new, currency),
+        "difference": money(sums.difference, currency),
         "percent": None if change is None else f"{change:f}",
         "pay_more": found.more,
         "pay_less": found.less,
         "unchanged": found.unchanged,
         "charges": [
-            {"charge": charge_id, "present": f"{present:f}", "new": f"{new:f}", "difference": f"{new - present:f}"}
+            {
+                "charge": charge_id,
+                "present": money(present, currency),
+                "new": money(new, currency),
+                "difference": money(new - present, currency),
+            }
             for charge_id, (present, new) in sorted(found.charges.items())
         ],
         "top_more": [_mover(mover) for mover in found.most],
@@ -63,8 +68,8 @@ def _mover(mover: Mover) -> dict[str, Any]:
     change = percent(mover.difference, mover.present)
     return {
         "tenant_id": mover.tenant_id,
-        "present": f"{mover.present:f}",
-        "new": f"{mover.new:f}",
-        "difference": f"{mover.difference:f}",
+        "present": money(mover.present, mover.currency),
+        "new": money(mover.new, mover.currency),
+        "difference": money(mover.difference, mover.currency),
         "percent": None if change is None else f"{change:f}",
     }

@@ -24,7 +24,7 @@ from rating.adapters.clickhouse import ClickHouseRating
 from rating.adapters.postgres_history import PostgresHistory
 from rating.domain.other_prices import Documents, plans_as_sold, plans_under
 from rating.domain.plan import Plan, parse_plan
-from rating.domain.price_comparison import Comparison, Totals, percent
+from rating.domain.price_comparison import Comparison, Totals, money, percent
 from rating.simulate_prices import Prices, Question, simulate_prices
 from runtime.postgres import create_pool
 from runtime.settings import Settings
@@ -158,7 +158,7 @@ def csv_text(rows: Iterable[Comparison]) -> str:
             row.currency,
             safe_cell(row.plans),
             safe_cell(row.new_plans),
-            "" if row.billed is None else f"{row.billed:f}",
+            "" if row.billed is None else money(row.billed, row.currency),
             *(("", "", "", "") if row.note else _amounts(row)),
             safe_cell(row.note),
         )
@@ -167,7 +167,9 @@ def csv_text(rows: Iterable[Comparison]) -> str:
 
 
 def _amounts(row: Comparison) -> tuple[str, str, str, str]:
-    return f"{row.present:f}", f"{row.new:f}", f"{row.difference:f}", _text(percent(row.difference, row.present))
+    amounts = (row.present, row.new, row.difference)
+    present, new, difference = (money(amount, row.currency) for amount in amounts)
+    return present, new, difference, _text(percent(row.difference, row.present))
 
 
 def _csv(rows: Iterable[Sequence[str]]) -> str:

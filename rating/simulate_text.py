@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from core.money import minor_units
 from rating.domain.price import plain
 from rating.domain.price_comparison import Mover, OfCurrency, Totals, percent
 
@@ -38,11 +39,12 @@ def _print_currency(found: OfCurrency, currency: str, console: Console) -> None:
     table = Table(box=None, header_style="dim", pad_edge=False)
     for name in (currency, "amount", "change", ""):
         table.add_column(name, justify="right" if name in ("amount", "change") else "left")
-    table.add_row("billed", _money(sums.billed), "", Text("on invoices, after coupons", style="dim"))
-    table.add_row("present prices", _money(sums.present), "", Text("the same usage by the prices held", style="dim"))
+    table.add_row("billed", _money(sums.billed, currency), "", Text("on invoices, after coupons", style="dim"))
     table.add_row(
-        Text("other prices", style="bold"), Text(_money(sums.new), style="bold"), _change(sums.difference, sums.present)
+        "present prices", _money(sums.present, currency), "", Text("the same usage by the prices held", style="dim")
     )
+    change = _change(sums.difference, sums.present, currency)
+    table.add_row(Text("other prices", style="bold"), Text(new, style="bold"), change)
     console.print(table)
     console.print()
     console.print(
@@ -56,17 +58,23 @@ def _print_currency(found: OfCurrency, currency: str, console: Console) -> None:
         key=lambda one: (-abs(one[0]), one[1]),
     )
     rows = [(charge_id, present, new) for difference, charge_id, present, new in moved if difference]
-    _print_rows("By charge", "charge", rows[:_CHARGES_SHOWN], console, left_out=len(rows) - _CHARGES_SHOWN)
-    _print_movers("Would pay most more", found.most, console)
-    _print_movers("Would pay most less", found.least, console)
+    _print_rows("By charge", "charge", rows[:_CHARGES_SHOWN], currency, console, len(rows) - _CHARGES_SHOWN)
+    _print_movers("Would pay most more", found.most, currency, console)
+    _print_movers("Would pay most less", found.least, currency, console)
 
 
-def _print_movers(title: str, movers: Sequence[Mover], console: Console) -> None:
-    _print_rows(title, "tenant", [(one.tenant_id, one.present, one.new) for one in movers], console)
+def _print_movers(title: str, movers: Sequence[Mover], currency: str, console: Console) -> None:
+    rows = [(one.tenant_id, one.present, one.new) for one in movers]
+    _print_rows(title, "tenant", rows, currency, console)
 
 
 def _print_rows(
-    title: str, what: str, rows: Sequence[tuple[str, Decimal, Decimal]], console: Console, left_out: int = 0
+    title: str,
+    what: str,
+    rows: Sequence[tuple[str, Decimal, Decimal]],
+    currency: str,
+    console: Console,
+    left_out: int = 0,
 ) -> None:
     if not rows:
         return
@@ -76,7 +84,8 @@ def _print_rows(
     for name in (what, "present", "new", "difference"):
         table.add_column(name, justify="left" if name == what else "right", overflow="fold")
     for name, present, new in rows:
-        table.add_row(Text(name), _money(present), _money(new), _change(new - present, present))
+        change = _change(new - present, present, currency)
+        table.add_row(Text(name), _money(present, currency), _money(new, currency), change)
     console.print(Padding(table, (0, 0, 0, 2)))
     if left_out > 0:
         console.print(Padding(Text(f"and {left_out:,} more", style="dim"), (0, 0, 0, 2)))
@@ -105,12 +114,12 @@ def _print_unpriced(totals: Totals, console: Console) -> None:
         console.print(Padding(Text(f"and {len(ordered) - _UNPRICED_SHOWN:,} more (--json)", style="dim"), (0, 0, 0, 2)))
 
 
-def _change(difference: Decimal, present: Decimal) -> Text:
+def _change(difference: Decimal, present: Decimal, currency: str) -> Text:
     if not difference:
         return Text("no change", style="dim")
     share = percent(difference, present)
     sign = "+" if difference > 0 else ""
-    said = f"{sign}{difference:,f}" + (f" ({sign}{share:f} %)" if share is not None else " (new)")
+    said = f"{sign}{_money(difference, currency)}" + (f" ({sign}{share:f} %)" if share is not None else " (new)")
     return Text(said, style="green" if difference > 0 else "red")
 
 
@@ -118,5 +127,5 @@ def _tenants(count: int) -> str:
     return f"{count:,} tenant{'' if count == 1 else 's'}"
 
 
-def _money(amount: Decimal) -> str:
-    return f"{amount:,f}"
+def _money(amount: Decimal, currency: str) -> str:
+    return f"{amount:,.{minor_units(currency)}f}"

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP, Decimal
 
+from core.money import minor_units
+
 ZERO = Decimal(0)
 _TENTH = Decimal("0.1")
 # Different things without a price that are listed one by one; what comes after is counted together.
@@ -183,6 +185,11 @@ class Totals:
     def _leave_out(self, note: str, example: str, count: int) -> None:
         self.not_compared[note] = self.not_compared.get(note, 0) + count
         self.examples.setdefault(note, example)
+
+
+def money(amount: Decimal, currency: str) -> str:
+    """Write an amount with all decimal places of its currency; sums of nothing have none."""
+    return f"{amount:.{minor_units(currency)}f}"
 
 
 def percent(difference: Decimal, present: Decimal) -> Decimal | None:
