@@ -76,8 +76,8 @@ def main() -> None:
 def show(rates: dict[str, list[float]]) -> None:
     """Print the medians, and what each costs beside the simplest."""
     table = Table(title="ratings per second of processor time, one core")
-    for heading in ("kind", "median", "slowest", "fastest", f"beside {SIMPLE}"):
-        table.add_column(heading, justify="left" if heading == "kind" else "right")
+    for heading in ("kind", "median", "slowest", "fastest", "beside it"):
+        table.add_column(heading, justify="left" if heading == "kind" else "right", no_wrap=True)
     for name, found in rates.items():
         beside = statistics.median(one / simple for one, simple in zip(found, rates[SIMPLE], strict=True))
         table.add_row(
