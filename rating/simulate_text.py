@@ -39,10 +39,9 @@ def _print_currency(found: OfCurrency, currency: str, console: Console) -> None:
     table = Table(box=None, header_style="dim", pad_edge=False)
     for name in (currency, "amount", "change", ""):
         table.add_column(name, justify="right" if name in ("amount", "change") else "left")
-    table.add_row("billed", _money(sums.billed, currency), "", Text("on invoices, after coupons", style="dim"))
-    table.add_row(
-        "present prices", _money(sums.present, currency), "", Text("the same usage by the prices held", style="dim")
-    )
+    billed, present, new = (_money(amount, currency) for amount in (sums.billed, sums.present, sums.new))
+    table.add_row("billed", billed, "", Text("on invoices, after coupons", style="dim"))
+    table.add_row("present prices", present, "", Text("the same usage by the prices held", style="dim"))
     change = _change(sums.difference, sums.present, currency)
     table.add_row(Text("other prices", style="bold"), Text(new, style="bold"), change)
     console.print(table)
