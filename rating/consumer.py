@@ -38,6 +38,8 @@ _TICK_MS = 1_000
 _RECORDS_AT_ONCE = 2_000
 # How long a change's transaction may take to commit, and the clocks of the machines may differ.
 _LOOK_BACK = timedelta(minutes=5)
+# Changes put down while no consumer ran.
+_LOOK_BACK_AT_START = timedelta(days=1)
 # Running costs are of open periods: a change that counts from long ago touches those since then, at most this far back.
 _RATED_BACK = timedelta(days=62)
 FoundChange = tuple[tuple[str, int], str, datetime]
@@ -135,7 +137,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         async with create_pool(settings, max_size=2) as pool:
             plans, pending, clock = PostgresTimelines(pool), Pending(), SystemClock()
             sink = _Sink(store, view, producer)
-            changes = ChangedSubscriptions(clock.now() - _LOOK_BACK)
+            changes = ChangedSubscriptions(clock.now() - _LOOK_BACK_AT_START)
             while not stop.is_set():
                 await _read(consumer, pending)
                 try:
