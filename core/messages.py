@@ -21,7 +21,8 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class InvoicingRequest(_Message, frozen=True, kw_only=True):
     """Please invoice this tenant for this period; asking twice gives nothing new.
 
-    `period` is a calendar month (`2026-10`), `run_id` names the batch run or API call that asked.
+    `period` is a month of the tenant's calendar (`2026-10`) or an instant (docs/billing-periods.md), `run_id` names the
+    batch run or API call that asked.
     """
 
     tenant_id: str
