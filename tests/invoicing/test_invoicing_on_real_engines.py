@@ -18,22 +18,32 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from catalogues.commands import apply_files
 from catalogues.load_catalogue import shipped_files
+from core.clock import ManualClock
 from core.dead_letter import DeadLetter
-from core.messages import PaymentSettled, encode_message
+from core.messages import InvoicingRequest, PaymentSettled, encode_message
 from core.topics import BILLING_REJECTED, INVOICING_REQUESTS, PAYMENT_SETTLED, USAGE_EVENTS
 from invoicing import consumer, renderer
+from invoicing.adapters.clickhouse import ClickHouseUsage
 from invoicing.adapters.kafka import KafkaUsageProgress
+from invoicing.adapters.postgres_books import PostgresBooks
 from invoicing.adapters.postgres_register import PostgresRegister
 from invoicing.commands import request_invoices
+from invoicing.invoice_period import invoice_period
 from invoicing.ports import ListedInvoice
+from invoicing.preview_invoice import Wish, preview_invoice
+from rating.adapters.postgres_credits import PostgresCreditLedger
+from rating.domain.credit import CreditGrant, CreditKind
 from runtime.clickhouse import INSERT_SETTINGS, connect_clickhouse
 from runtime.postgres import create_pool
 from runtime.processes.consumers import run_outbox
 from runtime.settings import Settings
 from runtime.topic_consumer import create_producer
+from subscriptions.adapters.postgres import PostgresSubscriptionStore
+from subscriptions.change_plan import change_plan
 from subscriptions.commands import add_tenant
 from subscriptions.domain.tenant import Tenant
-from tests.invoicing.scene import at
+from subscriptions.record_changes import Asked
+from tests.invoicing.scene import TERMS, at
 
 pytestmark = pytest.mark.integration
 _ROLLUP = [
@@ -234,3 +244,39 @@ async def report_progress(settings: Settings, offsets: dict[int, int]) -> None:
     client = connect_clickhouse(settings)
     client.insert("pipeline_progress", rows, column_names=columns, settings=INSERT_SETTINGS)
     client.close()
+
+
+async def test_a_preview_from_the_stores_is_the_later_invoice(settings: Settings) -> None:
+    await apply_files(settings, shipped_files())
+    tenant_id = await subscribe(settings, "lite")
+    use(settings, tenant_id, "cpu", "100.5", "2026-10-07T10:15")
+    use(settings, tenant_id, "agent_executions", "30000", "2026-10-20T10:15")
+    when, usage = at("2026-10-16T00:00"), ClickHouseUsage(settings)
+    async with create_pool(settings, max_size=2) as pool:
+        books = PostgresBooks(pool)
+        grant = CreditGrant(
+            f"cred_{tenant_id}", tenant_id, CreditKind.PAID, Decimal(20), "USD", at("2026-10-01"), at("2026-10-01")
+        )
+        async with pool.connection() as connection:
+            await PostgresCreditLedger(connection).add_grant(grant)
+        previewed = await preview_invoice(tenant_id, when, books=books, usage=usage, wish=Wish(plan_id="shared"))
+        assert await invoices_of(settings, tenant_id) == []
+        async with pool.connection() as connection:
+            await change_plan(
+                previewed.subscription_id, "shared", asked=Asked("test", allow_backdated=True), when=when,
+                store=PostgresSubscriptionStore(connection), clock=ManualClock(at("2026-10-16T08:00")),
+            )  # fmt: skip
+        request = InvoicingRequest(tenant_id=tenant_id, period="2026-10", run_id="r", requested_at="")
+        clock = ManualClock(at("2026-11-03"))
+        (invoice,) = await invoice_period(request, books=books, usage=usage, terms=TERMS, clock=clock)
+        assert await invoice_period(request, books=books, usage=usage, terms=TERMS, clock=clock) == []
+        async with pool.connection() as connection:
+            (credit,) = await PostgresCreditLedger(connection).credits(tenant_id)
+    await usage.close()
+    # 99 × 15/31 = 47.903...; 100.5 × 0.05 = 5.025; 30,000 - 10,000 = 20,000 × 0.001
+    assert [str(line.amount) for line in invoice.draft.lines if line.amount] == ["47.90", "5.03", "20.00"]
+    assert [line.item_key for line in previewed.lines] == [line.item_key for line in invoice.draft.lines]
+    assert (previewed.total, previewed.amount_due) == (invoice.total, invoice.amount_due)
+    assert (invoice.total, invoice.amount_due, credit.balance) == (Decimal("72.93"), Decimal("52.93"), Decimal(0))
+    (listed,) = await invoices_of(settings, tenant_id)
+    assert (listed.credits_applied, listed.month) == (Decimal(20), "2026-10")
