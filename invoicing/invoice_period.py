@@ -103,7 +103,7 @@ async def _targets(account: Account, asked: str | datetime, now: datetime) -> li
     targets = [
         _Target(subscribed, period)
         for subscribed in await account.subscriptions(before)
-        for period in requested_periods(asked, subscribed.timeline(), calendar)
+        for period in requested_periods(asked, subscribed.start.cycle, subscribed.start.started_at, calendar)
     ]
     check_over(asked, [target.period for target in targets], calendar, now)
     return targets
@@ -168,7 +168,7 @@ async def _finalize(
     # The number is taken last: its row stays locked until the commit, and every other invoice waits for it.
     series = series_of(terms.seller.number_prefix, now)
     number = format_number(series, await account.take_number(series))
-    held = last_held(timeline, proposal.period)
+    held = last_held(target.subscribed, timeline, proposal.period)
     due_days = _due_days(target.subscribed, held, terms)
     due_at = due_date(now, due_days)
     corrected = {line.corrects_invoice for line in draft.lines} & proposal.numbers.keys()
@@ -202,10 +202,10 @@ async def _finalize(
     return invoice
 
 
-def last_held(timeline: Timeline, period: Period) -> Held:
-    """Return what was held last in a billing period, or the last ever if the subscription had ended before."""
-    within = timeline.within(period)
-    return (within or timeline.phases)[-1].held
+def last_held(subscribed: Subscribed, timeline: Timeline, period: Period) -> Held:
+    """Return what was held last in a billing period, else the last ever, else what the subscription began with."""
+    phases = timeline.within(period) or timeline.phases
+    return phases[-1].held if phases else subscribed.start.held
 
 
 def plan_shown(held: Held, plan_of: PlanOf) -> dict[str, Any]:

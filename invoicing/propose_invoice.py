@@ -76,7 +76,8 @@ async def propose_invoice(
     """
     timeline, plan_of = subscribed.timeline(also=also), subscribed.plan_of(meters)
     invoiced = await account.invoiced(subscribed.subscription_id)
-    corrected = list(_changed_periods(timeline, plan_of, (*subscribed.changes, *also), invoiced, period))
+    began = subscribed.start.started_at
+    corrected = list(_changed_periods(timeline, plan_of, began, (*subscribed.changes, *also), invoiced, period))
     proposals = []
     for one in (*corrected, period):
         proposals.append(await _propose(timeline, one, plan_of, subscribed, usage, meters))
@@ -92,7 +93,7 @@ async def propose_invoice(
     currencies = {holding.plan.currency for proposal in proposals for holding in proposal.holdings}
     must_hold(len(currencies) <= 1, f"plans in {' and '.join(sorted(currencies))} were held")
     # What is billed before the first period begins stands on an invoice of that period.
-    shown = following if timeline.phases and period.end <= timeline.phases[0].start else period
+    shown = following if period.end <= began else period
     return ProposedInvoice(
         period=shown,
         sequence=await account.next_sequence(subscribed.subscription_id, shown),
@@ -128,6 +129,7 @@ async def _propose(
 def _changed_periods(
     timeline: Timeline,
     plan_of: PlanOf,
+    began: datetime,
     changes: Sequence[Change],
     invoiced: Mapping[datetime, datetime],
     period: Period,
@@ -137,9 +139,9 @@ def _changed_periods(
     `invoiced` has, by the start of a billing period, when its account was last settled; one without any invoice could
     have been settled from its end on.
     """
-    if not changes or not timeline.phases or timeline.phases[0].start >= period.start:
+    if not changes or began >= period.start:
         return
-    before = list(timeline.cycle.periods(Period(timeline.phases[0].start, period.start)))
+    before = list(timeline.cycle.periods(Period(began, period.start)))
     for earlier in [one for one in before if one.start < period.start][-_PERIODS_BACK_MAX:]:
         since = invoiced.get(earlier.start, earlier.end)
         effects = [latest_effect(change, changes) for change in changes if change.recorded_at > since]

@@ -14,7 +14,6 @@ from core.calendar import Calendar
 from core.errors import Fault, InvalidInputError
 from core.period import Period, format_instant, parse_month
 from rating.domain.cycle import Cycle
-from rating.domain.timeline import Timeline
 
 
 def read_request(text: str) -> str | datetime:
@@ -29,17 +28,18 @@ def read_request(text: str) -> str | datetime:
     return text
 
 
-def requested_periods(asked: str | datetime, timeline: Timeline, calendar: Calendar) -> list[Period]:
-    """Return the billing periods of a subscription that are asked for, at the earliest the one before it began."""
-    if not timeline.phases:
-        return []
-    first = timeline.cycle.period_at(timeline.phases[0].start)
+def requested_periods(asked: str | datetime, cycle: Cycle, started_at: datetime, calendar: Calendar) -> list[Period]:
+    """Return the billing periods of a subscription that are asked for, at the earliest the one before it began.
+
+    Also of one that was taken back to its very start: what was billed of it must be laid open.
+    """
+    first = cycle.period_at(started_at)
     if isinstance(asked, datetime):
-        holding = timeline.cycle.period_at(asked)
+        holding = cycle.period_at(asked)
         if holding.start < first.start:
             return []
-        return [timeline.cycle.period_at(_just_before(holding.start))]
-    return [one for one in periods_ending_in(timeline.cycle, calendar.period(asked)) if one.end >= first.start]
+        return [cycle.period_at(_just_before(holding.start))]
+    return [one for one in periods_ending_in(cycle, calendar.period(asked)) if one.end >= first.start]
 
 
 def periods_ending_in(cycle: Cycle, month: Period) -> list[Period]:

@@ -85,12 +85,11 @@ class MemoryBooks:
         for buyer in sorted(self.state.buyers.values(), key=lambda buyer: buyer.tenant_id):
             if tenant_id not in (None, buyer.tenant_id):
                 continue
-            timelines = [one.timeline() for one in self.state.subscribed[buyer.tenant_id]]
             if any(
-                timeline.phases[0].start < buyer.calendar.period(month).end
-                and (timeline.ended_at is None or timeline.ended_at > period.start)
-                for timeline in timelines
-                for period in requested_periods(month, timeline, buyer.calendar)
+                one.start.started_at < buyer.calendar.period(month).end
+                and (one.timeline().ended_at is None or one.timeline().ended_at > period.start)
+                for one in self.state.subscribed[buyer.tenant_id]
+                for period in requested_periods(month, one.start.cycle, one.start.started_at, buyer.calendar)
             ):
                 found.append(ToInvoice(buyer.tenant_id, buyer.parked_reason, buyer.calendar))
         return found

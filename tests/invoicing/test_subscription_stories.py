@@ -302,3 +302,11 @@ async def test_an_anchored_period_may_be_billed_before_its_month_is_over(scene: 
     assert await scene.bill(period="2026-10-16T00:00:00Z") == [], "the same period, asked for by an instant"
     assert amounts((await scene.bill_at("2026-11-20", "2026-11-20T00:00:00Z"))[0]) == {"Base": "30.00"}
     await settled(scene, "2026-10", "2026-11")
+
+
+async def test_taken_back_to_its_very_start(scene: Scene) -> None:
+    scene.subscribe(plan("p", base("30")), started="2026-10-01")
+    assert (await the_one(scene, "2026-11-02", "2026-10")).total == Decimal("30.00")
+    scene.change(ChangeKind.CANCELED, "2026-10-01T00:00", put_down="2026-11-05T10:00")
+    assert await scene.bill_at("2026-12-02", "2026-11") == []
+    assert scene.parked == "2026-11: 30.00 USD less is owed than was invoiced", "nothing was ever held"
