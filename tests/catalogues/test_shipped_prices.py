@@ -60,7 +60,7 @@ TIERS: list[tuple[str, str, dict[str, Any]]] = [
     ("enterprise", "executions", usage_price("executions", "0")),
     ("enterprise", "api_requests", usage_price("api_requests", "0")),
     ("airgapped", "licence", fee("50000", type="one_time")),
-    ("airgapped", "support", fee("10000", **YEAR)),
+    ("airgapped", "support", fee("10000", **YEAR, proration="none")),
 ]
 METERED = [
     ("cpu", usage_price("cpu", "0.05")),
