@@ -14,6 +14,7 @@ from rating.domain.proration import Convention
 from rating.domain.timeline import ChangeKind
 from tests.invoicing.scene import Scene, amounts
 from tests.invoicing.story import CPU, LARGE, SMALL, base, plan, requests, seats, settled, the_one
+from tests.rating.plans import TIERS
 
 
 @pytest.fixture
@@ -192,6 +193,15 @@ async def test_a_year_in_advance_cancelled_in_the_fifth_month(scene: Scene) -> N
     # 130 days were held, 235 come back: 365 × 130/365 - 365. Usage of 1,000 × 0.05 stands against it.
     assert await scene.bill_at("2027-03-02", "2027-02") == []
     assert scene.parked == "2027-02: 185.00 USD less is owed than was invoiced"  # 235 - 50
+
+
+async def test_a_year_of_support_is_bought_whole(scene: Scene) -> None:
+    scene.subscribe(TIERS["airgapped"], started="2026-10-05")
+    assert (await the_one(scene, "2026-11-02", "2026-10")).total == Decimal("60000.00")  # 50,000 + 10,000
+    scene.change(ChangeKind.CANCELED, "2027-02-12T00:00")
+    assert await scene.bill_at("2027-03-02", "2027-02") == []
+    assert scene.parked is None
+    await settled(scene, "2026-10", "2027-02")
 
 
 async def test_a_year_in_advance_and_what_is_used_by_month(scene: Scene) -> None:
