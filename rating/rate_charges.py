@@ -91,6 +91,9 @@ def rate_charge(
         raise BrokenInvariantError(f"{charge.charge_id} is rated when all other lines are there")
     price, adjustments = charge.price, charge.adjustments
     of_seats = charge.licensed and price.basis is Basis.USAGE
+    has_adjustments = adjustments.before or adjustments.after
+    if charge.basis is Basis.USAGE and not (usage or entries or price.has_fixed_part or has_adjustments):
+        return [], ()  # as the price would say: most charges of most tenants have no usage
     if of_seats:
         usage = {(): extent.licensed}
     if usage and min(usage.values()) < 0:

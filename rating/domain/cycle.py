@@ -79,10 +79,13 @@ def calendar_cycle(interval: Interval, calendar: Calendar, started_at: datetime)
     month = _month_number(day)
     if day < day_in_month(month, calendar.anchor_day):
         month -= 1
-    reach = range(0, _YEARS_TO_A_LEAP_DAY * _MONTHS_A_YEAR + 1, interval.months)
-    candidates = [day_in_month(month - back, calendar.anchor_day) for back in reach]
-    # The first of the longest: the others have been clamped.
-    return Cycle(interval, max(candidates, key=lambda candidate: (candidate.day, candidate)), calendar.time_zone)
+    best = day_in_month(month, calendar.anchor_day)
+    for back in range(interval.months, _YEARS_TO_A_LEAP_DAY * _MONTHS_A_YEAR + 1, interval.months):
+        if best.day == calendar.anchor_day:
+            break
+        # The first of the longest: the others have been clamped.
+        best = max(best, day_in_month(month - back, calendar.anchor_day), key=lambda one: (one.day, one))
+    return Cycle(interval, best, calendar.time_zone)
 
 
 def start_cycle(interval: Interval, time_zone: str, started_at: datetime) -> Cycle:
