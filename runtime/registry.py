@@ -18,6 +18,8 @@ from runtime.postgres import Pool
 from runtime.stored_meters import read_meters
 
 log = structlog.get_logger()
+# A server that went silent in the middle of an answer is given up after this; the partition that asked waits meanwhile.
+_ANSWER_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +75,11 @@ class RegistryCache:
             pause = min(5.0, pause * 2)
 
     async def refresh(self) -> LoadedRegistry:
-        """Read the registry now; raises psycopg's errors."""
+        """Read the registry now; raises psycopg's errors, and `TimeoutError` if the store does not answer in time."""
         loaded_ms = self._now_ms()
         self.readings += 1
         reading = self.readings
-        async with self._pool.connection(timeout=5) as connection:
+        async with asyncio.timeout(_ANSWER_SECONDS), self._pool.connection(timeout=5) as connection:
             tenants = await (
                 await connection.execute("SELECT tenant_id, time_zone, billing_anchor_day FROM tenants")
             ).fetchall()

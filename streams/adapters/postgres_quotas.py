@@ -19,7 +19,9 @@ from runtime.registry import RegistryCache
 from streams.domain.quota_totals import Limits, PeriodKey, QuotaLimit, QuotaRules, decode_state
 
 log = structlog.get_logger()
-_AWAY = (psycopg.Error, PoolTimeout, OSError)
+_AWAY = (psycopg.Error, PoolTimeout, OSError)  # TimeoutError is an OSError
+# A server that went silent in the middle of an answer is given up after this.
+_ANSWER_SECONDS = 10.0
 # The tenant's own entitlement, else what was given to a plan it holds by hand, else what a version it holds gives (of
 # several the most), else the limit that its subscription wrote.
 _LIMITS = """
@@ -63,7 +65,8 @@ class RulesCache:
         async with self._turn:
             if self._tried_at is None or time.monotonic() - self._tried_at >= self._refresh_s:
                 try:
-                    limits, alerts = await self._read()
+                    async with asyncio.timeout(_ANSWER_SECONDS):
+                        limits, alerts = await self._read()
                     if alerts != self._alerts:
                         self._alerts = alerts
                     registry = (await self._registry.get()).registry

@@ -28,6 +28,7 @@ class Pool:
         self.tenants = list(tenants)
         self.zones: dict[str, str] = {}
         self.down = 0
+        self.silent = False
         self.readings = 0
 
     @asynccontextmanager
@@ -39,6 +40,8 @@ class Pool:
         yield self
 
     async def execute(self, query: str) -> Any:
+        if self.silent:
+            await asyncio.Event().wait()
         meter = Meter("tokens", "token", "llm", "sum", "tokens", ("model",))
         rows: list[dict[str, Any]] = [
             {"tenant_id": tenant, "time_zone": zone, "billing_anchor_day": 1}
@@ -101,6 +104,19 @@ async def test_in_an_outage_the_last_good_one_serves_and_only_one_caller_waits_e
     desk.pool.down = 0
     desk.pool.tenants.append("globex")
     desk.pass_seconds(5)
+    assert await desk.tenants() == {"acme", "globex"}
+
+
+async def test_a_store_that_goes_silent_while_it_answers_is_given_up(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_ANSWER_SECONDS", 0.01)
+    assert await desk.tenants() == {"acme"}
+    desk.pool.tenants, desk.pool.silent = ["acme", "globex"], True
+    desk.pass_seconds(6)
+    assert await desk.tenants() == {"acme"}
+    desk.pool.silent = False
+    desk.pass_seconds(6)
     assert await desk.tenants() == {"acme", "globex"}
 
 

@@ -224,7 +224,7 @@ async def test_what_cannot_be_redeemed(scene: CouponScene) -> None:
         await remove(scene)
     with pytest.raises(NotFoundError, match="no coupon"):
         await archive(scene)
-    await create(scene, automatic=True)
+    await create(scene, automatic=True, plans=["coupon-pro"])
     with pytest.raises(NotFoundError, match="no tenant"):
         await redeem(scene, "nobody")
     with pytest.raises(NotFoundError, match="no subscription"):
