@@ -156,3 +156,15 @@ def decode_entry(raw: bytes) -> JournalEntry:
     if entry.format != FORMAT:
         raise BrokenInvariantError(f"journal format {entry.format} is not the known {FORMAT}")
     return entry
+
+
+def must_follow(entry: JournalEntry, next_source: int) -> int:
+    """Return the source offset that the reader knows up to once it has taken this entry.
+
+    `next_source` is up to where it knows now, 0 if nothing. Entries may come again; raises `BrokenInvariantError` if
+    some before this one never came: whoever commits past them would have lost what they say.
+    """
+    if 0 < next_source <= entry.previous_last:
+        reason = f"journal entries of source offsets {next_source} to {entry.previous_last} were never read"
+        raise BrokenInvariantError(reason)
+    return max(next_source, entry.last + 1)

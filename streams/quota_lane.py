@@ -19,7 +19,7 @@ from prometheus_client import Counter, Gauge
 
 from core.clock import Clock
 from core.event_time import to_microseconds
-from core.journal import JournalEntry, decode_entry
+from core.journal import JournalEntry, decode_entry, must_follow
 from core.live_quota import HOURS_KEPT
 from core.messages import QuotaCrossed
 from core.period import format_instant
@@ -134,6 +134,7 @@ class QuotaLane:
         self._open_book, self._history, self._archive = open_book, history, archive
         self._rules, self._commit, self._settle, self._clock = rules, commit, settle, clock
         self._version, self._received_ms, self._digest = -1, 0, b""
+        self._read_up_to = 0
         # Up to where Redis was told that it is filled; less than that in Redis means that it lost writes.
         self._marked = -1
         self._book_version = -1
@@ -226,6 +227,7 @@ class QuotaLane:
 
     def _apply(self, offset: int, raw: bytes) -> tuple[JournalEntry, list[Total]]:
         entry = decode_entry(raw)
+        self._read_up_to = must_follow(entry, self._read_up_to)
         totals = self._totals.apply(offset, entry)
         if offset > self._version:
             self._version, self._received_ms, self._digest = offset, entry.received_ms, digest_of(raw)

@@ -15,7 +15,7 @@ from prometheus_client import Counter, Gauge
 
 from core.clock import Clock
 from core.event_time import to_datetime, to_microseconds
-from core.journal import JournalEntry, decode_entry
+from core.journal import JournalEntry, decode_entry, must_follow
 from runtime.patience import until_done
 from streams.adapters.lanes import end_process_if_failed
 from streams.domain.warehouse_rows import Rows, event_rows, journal_rows, source_range
@@ -86,6 +86,8 @@ class WarehouseLane:
         self._commit, self._clock, self._transient = commit, clock, transient
         self._max_ahead_us, self._idle_seconds = max_ahead_us, idle_seconds
         self._next_offset, self._watermark_us = 0, 0
+        # Up to where the journal was read without a hole; entries that come again do not set it back.
+        self._read_up_to = 0
         self._turn = asyncio.Lock()
         self._has_worked = False
         self._idle: asyncio.Task[None] | None = None
@@ -96,6 +98,7 @@ class WarehouseLane:
         self._next_offset, self._watermark_us = await self._until_stored(
             lambda: self._warehouse.progress_of(self._partition)
         )
+        self._read_up_to = self._next_offset
         self._idle = asyncio.create_task(self._let_time_pass(), name=f"idle-{self._partition}")
         self._idle.add_done_callback(end_process_if_failed)
 
@@ -106,6 +109,7 @@ class WarehouseLane:
             events = 0
             for record in records:
                 entry = decode_entry(record.value)
+                self._read_up_to = must_follow(entry, self._read_up_to)
                 pending.append((record.offset, entry))
                 events += entry.accepted + entry.duplicates
                 if events >= _EVENTS_PER_INSERT:
