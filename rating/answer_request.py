@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
-from core.errors import Fault, InvalidInputError, must_hold
+from core.errors import InvalidInputError, must_hold
 from core.json_lines import decode_line
 from core.money import round_to_minor
 from core.period import Period, format_instant
 from rating.domain.adjust.discount import discount_of
 from rating.domain.price import Dimensions, plain
 from rating.domain.rate_request import RateRequest, read_request, read_request_id
+from rating.line_commands import error_of
 from rating.rate_charges import RatedLine, Rating
 from rating.rate_slices import join_used, rate_list, rate_slices
 
@@ -33,14 +34,8 @@ def answer_line(line: bytes | None) -> dict[str, Any]:
             rate_slices(request.charges, request.currency, [one.used for one in request.slices], request.extent)
         )
     except InvalidInputError as refused:
-        return {"id": request_id, "error": _error(refused.faults)}
+        return {"id": request_id, "error": error_of(refused.faults)}
     return {"id": request_id, **_answer(request, ratings)}
-
-
-def _error(faults: Sequence[Fault]) -> dict[str, Any]:
-    """Return the first fault, and all of them."""
-    shown = [{"code": fault.code, "reason": fault.reason, "path": fault.path} for fault in faults]
-    return {**shown[0], "faults": shown}
 
 
 def _answer(request: RateRequest, ratings: Sequence[Rating]) -> dict[str, Any]:

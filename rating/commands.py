@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from importlib import resources
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from core.errors import NotFoundError
-from core.json_lines import read_lines
 from rating.answer_request import answer_line
+from rating.line_commands import answer_lines, print_example, read_shipped
 
 INPUT_SCHEMA, EXAMPLES = "rate_input.schema.json", "rate_examples.json"
 
@@ -30,32 +26,6 @@ def rate(
     if schema:
         typer.echo(read_shipped(INPUT_SCHEMA), nl=False)
     elif example is not None:
-        _print_example(example)
+        print_example(EXAMPLES, example)
     else:
-        _rate_lines()
-
-
-def read_shipped(name: str) -> str:
-    """Return a file that ships with the command."""
-    return (resources.files("rating") / name).read_text(encoding="utf-8")
-
-
-def _print_example(name: str) -> None:
-    examples: dict[str, dict[str, Any]] = json.loads(read_shipped(EXAMPLES))
-    if name == "list":
-        typer.echo("\n".join(examples))
-    elif name in examples:
-        typer.echo(json.dumps(examples[name]["input"], ensure_ascii=False))
-    else:
-        raise NotFoundError(f"no example is called {name!r}; there are: {', '.join(examples)}")
-
-
-def _rate_lines() -> None:
-    out = sys.stdout.buffer
-    for line in read_lines(sys.stdin.buffer):
-        if line is None or line.strip():
-            # A lone surrogate, which no UTF-8 has, stays the escape that it was.
-            answer = json.dumps(answer_line(line), ensure_ascii=False).encode(errors="backslashreplace")
-            out.write(answer + b"\n")
-            # Whoever writes a line and waits for its answer gets it.
-            out.flush()
+        answer_lines(answer_line)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
-from importlib import resources
 from typing import Annotated, Any
 
 import typer
 
-from core.errors import Fault, InvalidInputError, NotFoundError
-from core.json_lines import decode_line, read_lines
+from core.errors import InvalidInputError
+from core.json_lines import decode_line
 from core.money import round_to_minor
 from core.period import format_instant
 from rating.domain.prorate_request import ProrateRequest, read_prorate_request
 from rating.domain.proration import as_decimal, prorate_change, round_fraction
 from rating.domain.rate_request import read_request_id
+from rating.line_commands import answer_lines, error_of, print_example, read_shipped
 
 INPUT_SCHEMA, EXAMPLES = "prorate_input.schema.json", "prorate_examples.json"
 
@@ -36,9 +33,9 @@ def prorate(
     if schema:
         typer.echo(read_shipped(INPUT_SCHEMA), nl=False)
     elif example is not None:
-        _print_example(example)
+        print_example(EXAMPLES, example)
     else:
-        _prorate_lines()
+        answer_lines(answer_prorate_line)
 
 
 def answer_prorate_line(line: bytes | None) -> dict[str, Any]:
@@ -49,7 +46,7 @@ def answer_prorate_line(line: bytes | None) -> dict[str, Any]:
         request_id = read_request_id(document)
         return {"id": request_id, **_answer(read_prorate_request(document))}
     except InvalidInputError as refused:
-        return {"id": request_id, "error": _error(refused.faults)}
+        return {"id": request_id, "error": error_of(refused.faults)}
 
 
 def _answer(request: ProrateRequest) -> dict[str, Any]:
@@ -92,41 +89,9 @@ def _answer(request: ProrateRequest) -> dict[str, Any]:
     }
 
 
-def _error(faults: Sequence[Fault]) -> dict[str, Any]:
-    """Return the first fault, and all of them."""
-    shown = [{"code": fault.code, "reason": fault.reason, "path": fault.path} for fault in faults]
-    return {**shown[0], "faults": shown}
-
-
 def _fraction(exact: Fraction) -> str:
     return f"{exact.numerator}/{exact.denominator}"
 
 
 def _money(amount: Decimal, currency: str) -> str:
     return f"{round_to_minor(amount, currency):f}"
-
-
-def read_shipped(name: str) -> str:
-    """Return a file that ships with the command."""
-    return (resources.files("rating") / name).read_text(encoding="utf-8")
-
-
-def _print_example(name: str) -> None:
-    examples: dict[str, dict[str, Any]] = json.loads(read_shipped(EXAMPLES))
-    if name == "list":
-        typer.echo("\n".join(examples))
-    elif name in examples:
-        typer.echo(json.dumps(examples[name]["input"], ensure_ascii=False))
-    else:
-        raise NotFoundError(f"no example is called {name!r}; there are: {', '.join(examples)}")
-
-
-def _prorate_lines() -> None:
-    out = sys.stdout.buffer
-    for line in read_lines(sys.stdin.buffer):
-        if line is None or line.strip():
-            # A lone surrogate, which no UTF-8 has, stays the escape that it was.
-            answer = json.dumps(answer_prorate_line(line), ensure_ascii=False).encode(errors="backslashreplace")
-            out.write(answer + b"\n")
-            # Whoever writes a line and waits for its answer gets it.
-            out.flush()

@@ -10,7 +10,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-from core.calendar import Calendar, check_calendar
+from core.calendar import Calendar
 from core.errors import Fault, InvalidInputError
 from core.event_time import parse_event_time, to_datetime
 from core.money import MINOR_UNITS
@@ -18,7 +18,7 @@ from core.period import Period
 from rating.domain.cycle import Cycle, Interval
 from rating.domain.fields import Fields
 from rating.domain.proration import Convention, share_before
-from rating.domain.rate_request import read_request_id
+from rating.domain.rate_request import read_request_id, read_time_zone
 
 _DAY_LENGTH = len("2026-10-05")
 
@@ -44,7 +44,7 @@ def read_prorate_request(document: Any) -> ProrateRequest:
         code = "invalid_id" if fields.has("id") else "missing_field"
         fields.fault("id", code, "expected text of at most 200 characters, or a whole number")
     fields.ignore("id")
-    time_zone = _read_time_zone(fields)
+    time_zone = read_time_zone(fields)
     currency = fields.choice("currency", MINOR_UNITS, "unknown_currency")
     conventions = [convention.value for convention in Convention]
     convention = fields.choice("convention", conventions, "invalid_choice", Convention.DAYS.value)
@@ -130,13 +130,3 @@ def _day_of(value: object) -> date | None:
         return date.fromisoformat(value)
     except ValueError:
         return None
-
-
-def _read_time_zone(fields: Fields) -> str:
-    name = fields.text("time_zone", "UTC")
-    try:
-        check_calendar(name, 1)
-    except InvalidInputError as refused:
-        fields.fault("time_zone", refused.faults[0].code, refused.faults[0].reason)
-        return "UTC"
-    return name

@@ -66,7 +66,7 @@ def read_request(document: Any) -> RateRequest:
     currency = fields.choice("currency", MINOR_UNITS, "unknown_currency")
     charges = _read_charges(fields, currency)
     period = _read_period(fields)
-    time_zone = _read_time_zone(fields)
+    time_zone = read_time_zone(fields)
     licensed = fields.amount("licensed") if fields.has("licensed") else None
     share = _read_share(fields)
     starts = fields.flag("starts") if fields.has("starts") else True
@@ -140,7 +140,8 @@ def _read_instant(fields: Fields, name: str) -> datetime | None:
     return to_datetime(parsed)
 
 
-def _read_time_zone(fields: Fields) -> str:
+def read_time_zone(fields: Fields) -> str:
+    """Return `time_zone` (IANA name), UTC if it is missing; an unknown one is a fault."""
     name = fields.text("time_zone", "UTC")
     try:
         check_calendar(name, 1)

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rating.domain.proration import Convention
-from rating.prorate_commands import EXAMPLES, INPUT_SCHEMA, answer_prorate_line, read_shipped
+from rating.line_commands import read_shipped
+from rating.prorate_commands import EXAMPLES, INPUT_SCHEMA, answer_prorate_line
 
 SHIPPED: dict[str, dict[str, Any]] = json.loads(read_shipped(EXAMPLES))
 SCHEMA = jsonschema.Draft202012Validator(json.loads(read_shipped(INPUT_SCHEMA)))

@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from core.json_lines import read_lines
 from core.quantity import LIMIT
 from rating.answer_request import answer_line
-from rating.commands import EXAMPLES, INPUT_SCHEMA, read_shipped
+from rating.commands import EXAMPLES, INPUT_SCHEMA
 from rating.domain.adjust.read_adjustments import AFTER, BEFORE
 from rating.domain.registry import PRICE_MODELS
+from rating.line_commands import read_shipped
 from tests.rating.charge_generators import Case, cases
 
 SHIPPED: dict[str, dict[str, Any]] = json.loads(read_shipped(EXAMPLES))

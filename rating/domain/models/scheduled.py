@@ -110,7 +110,7 @@ class Scheduled(Price):
         )
         spot_prices = _read_spot_prices(fields)
         default = fields.amount("unit_amount") if fields.has("unit_amount") else None
-        time_zone = _read_time_zone(fields)
+        time_zone = read_time_zone(fields)
         if not windows and not fields.raw("spot_prices"):
             fields.fault("windows", "missing_field", "expected windows of the week, or spot_prices")
         per = read_per(fields)
@@ -232,7 +232,8 @@ def _read_clock(window: Fields, name: str) -> int | None:
     return int(hours) * _HOUR + int(minutes) * 60 // SLOT_SECONDS
 
 
-def _read_time_zone(fields: Fields) -> str | None:
+def read_time_zone(fields: Fields) -> str | None:
+    """Return `time_zone` (IANA name), None if it is missing; an unknown one is a fault."""
     if not fields.has("time_zone"):
         return None
     name = fields.text("time_zone")

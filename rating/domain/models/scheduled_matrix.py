@@ -13,11 +13,10 @@ from decimal import Decimal
 from itertools import combinations
 from typing import Any, ClassVar
 
-from core.calendar import check_calendar
 from core.errors import Fault, InvalidInputError
 from rating.domain.fields import Fields
 from rating.domain.models.matrix import WILDCARD, Matrix
-from rating.domain.models.scheduled import Scheduled
+from rating.domain.models.scheduled import Scheduled, read_time_zone
 from rating.domain.price import ZERO, Basis, Dimensions, Grain, Inputs, Part, Price, Rated, UsageEntry
 
 _SCHEDULE = ("windows", "spot_prices")
@@ -46,7 +45,7 @@ class ScheduledMatrix(Price):
         documents = fields.items("cells")
         plain: list[object] = []
         scheduled: list[tuple[dict[str, Any], Scheduled]] = []
-        time_zone = _read_time_zone(fields)
+        time_zone = read_time_zone(fields)
         for index, cell in enumerate(documents):
             if not isinstance(cell, dict) or not any(name in cell for name in _SCHEDULE):
                 plain.append(cell)
@@ -118,15 +117,3 @@ def _pattern(match: Mapping[str, str]) -> Dimensions:
 def _of_values(part: Part, values: Dimensions) -> Part:
     named = [value or "not named" for _, value in values]
     return replace(part, label=" / ".join((*named, part.label)), dimensions=values)
-
-
-def _read_time_zone(fields: Fields) -> str | None:
-    if not fields.has("time_zone"):
-        return None
-    name = fields.text("time_zone")
-    if name:
-        try:
-            check_calendar(name, 1)
-        except InvalidInputError as refused:
-            fields.fault("time_zone", "unknown_time_zone", refused.faults[0].reason)
-    return name
