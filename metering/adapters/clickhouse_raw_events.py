@@ -20,7 +20,7 @@ LEFT JOIN (SELECT * FROM meter_activations FINAL WHERE meter = {meter:String}) A
     ON activations.source_partition = events.source_partition
 """
 STORED_UP_TO = """
-SELECT argMax(next_offset, at) FROM pipeline_progress
+SELECT max(next_offset) FROM pipeline_progress
 WHERE stage = 'warehouse' AND source_partition = {partition:UInt16}
 """
 _CORRECTED = """

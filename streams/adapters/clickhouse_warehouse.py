@@ -15,7 +15,7 @@ from streams.domain.warehouse_rows import COLUMNS, Rows
 
 CLICKHOUSE_DOWN = (ClickHouseError, OSError, TimeoutError)
 PROGRESS_OF_PARTITION = """
-SELECT argMax(next_offset, at), max(watermark) FROM pipeline_progress
+SELECT max(next_offset), max(watermark) FROM pipeline_progress
 WHERE stage = 'warehouse' AND source_partition = {partition:UInt16}
 """
 

@@ -1,7 +1,12 @@
-"""One lane per assigned partition: batches of a partition are handled in order, partitions beside each other.
+"""One lane per assigned partition: batches of a partition are handled in order and without a hole, partitions beside
+each other.
 
 While one partition waits for its transaction or its store, others use the processor. A lane that fails ends the
 process: its state is then in doubt, and the log is the only thing to start from (crash-only).
+
+Between the fetch and a lane a batch can be dropped: Faust clears its buffers when a rebalance begins, and what it
+fetched meanwhile it throws away. So a lane takes a batch only if it begins where the one before it ended, drops what it
+had already, and has the reader go back when something is missing (docs/decisions/0028).
 """
 
 from __future__ import annotations
@@ -11,16 +16,28 @@ import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import structlog
+from prometheus_client import Counter
 
 log = structlog.get_logger()
+READ_AGAIN = Counter("meterbook_reads_repeated_total", "Times a hole in what was read was gone back to", ["partition"])
+EXPIRED = Counter("meterbook_records_expired_total", "Offsets the topic gave up before they were read", ["partition"])
 EXIT_IN_DOUBT = 70
 _QUEUED_BATCHES = 4
 # Less than the ten seconds that operators give a process to end.
 _CLOSE_SECONDS = 4.0
+
+
+class Batch:
+    """Consecutive records of one partition, and the range of offsets [start, end) they are all committed records of."""
+
+    __slots__ = ("end", "records", "start")
+
+    def __init__(self, records: Sequence[Any], start: int, end: int) -> None:
+        self.records, self.start, self.end = records, start, end
 
 
 class Lane(Protocol):
@@ -39,6 +56,26 @@ class Lane(Protocol):
         ...
 
 
+class Reading(Protocol):
+    """Port: where the group's work on a partition stands, and from where its records come."""
+
+    async def committed(self, partition: int) -> int:
+        """Return the offset the group goes on from: the committed one, or the topic's first if there is none."""
+        ...
+
+    async def first(self, partition: int) -> int:
+        """Return the first offset that the topic still has."""
+        ...
+
+    async def fetched_up_to(self, partition: int) -> int | None:
+        """Return the end of the newest batch that was handed out, None if the partition is not read now."""
+        ...
+
+    async def read_from(self, partition: int, offset: int) -> None:
+        """Let the next batch begin at an offset."""
+        ...
+
+
 def end_process_if_failed(task: asyncio.Task[None]) -> None:
     """End the process with `EXIT_IN_DOUBT` if the task ended by an error; for `Task.add_done_callback`."""
     if task.cancelled() or (error := task.exception()) is None:
@@ -51,18 +88,21 @@ def end_process_if_failed(task: asyncio.Task[None]) -> None:
 
 
 class _RunningLane:
-    def __init__(self, lane: Lane, partition: int) -> None:
-        self._lane = lane
-        self._partition = partition
-        self._batches: asyncio.Queue[list[Any]] = asyncio.Queue()
+    def __init__(self, make_lane: Callable[[int], Lane], partition: int, reading: Reading) -> None:
+        self._make_lane, self._partition, self._reading = make_lane, partition, reading
+        self._lane: Lane | None = make_lane(partition)
+        # None among them: the partition was assigned again, and may have been another worker's meanwhile.
+        self._batches: asyncio.Queue[Batch | None] = asyncio.Queue()
         self._may_begin, self._idle = asyncio.Event(), asyncio.Event()
         self._may_begin.set()
         self._idle.set()
+        # Where the next batch begins; -1 until it is known. And where it was when the reader was seen ahead of it.
+        self._next_offset, self._left_behind_at = -1, -1
         self._task = asyncio.create_task(self._run(), name=f"lane-{partition}")
         self._task.add_done_callback(end_process_if_failed)
 
-    def put(self, records: list[Any]) -> None:
-        self._batches.put_nowait(records)
+    def put(self, batch: Batch) -> None:
+        self._batches.put_nowait(batch)
 
     @property
     def is_full(self) -> bool:
@@ -76,7 +116,8 @@ class _RunningLane:
             await asyncio.wait_for(self._idle.wait(), _CLOSE_SECONDS)
 
     def resume(self) -> None:
-        """Go on after `pause`."""
+        """Go on after `pause`, if the partition was nobody else's in between; begin anew if it was."""
+        self._batches.put_nowait(None)
         self._may_begin.set()
 
     async def close(self) -> None:
@@ -86,42 +127,111 @@ class _RunningLane:
             log.error("lane.close_timed_out", partition=self._partition)
         self._task.cancel()
         await asyncio.wait({self._task}, timeout=1)
+        await self._give_up()
+
+    async def look_back(self) -> None:
+        """Have the reader go back if it is ahead of a lane that has nothing to do; by the second look in a row.
+
+        At the first a batch may still be on its way.
+        """
+        fetched = await self._reading.fetched_up_to(self._partition)
+        has_nothing_to_do = self._idle.is_set() and self._batches.empty() and self._next_offset >= 0
+        if fetched is None or fetched <= self._next_offset or not has_nothing_to_do:
+            self._left_behind_at = -1
+        elif self._left_behind_at != self._next_offset:
+            self._left_behind_at = self._next_offset
+        else:
+            self._left_behind_at = -1
+            await self._read_again(fetched)
+
+    async def _run(self) -> None:
+        while True:
+            lane = self._lane = self._lane or self._make_lane(self._partition)
+            await lane.open()
+            # After opening, which ends what a previous owner had begun.
+            self._next_offset = await self._reading.committed(self._partition)
+            while (records := await self._next()) is not None:
+                if records:
+                    await lane.handle(records)
+                self._idle.set()
+            log.info("lane.begun_anew", partition=self._partition, next_offset=self._next_offset)
+            self._next_offset = -1
+            await self._give_up()
+            self._idle.set()
+
+    async def _give_up(self) -> None:
+        lane, self._lane = self._lane, None
+        if lane is None:
+            return
         try:
-            await asyncio.wait_for(self._lane.close(), _CLOSE_SECONDS)
+            await asyncio.wait_for(lane.close(), _CLOSE_SECONDS)
         except Exception as error:
             # Nothing is open between batches, so nothing is lost by a partition that was not given up in order.
             log.warning("lane.not_closed", partition=self._partition, error=repr(error))
 
-    async def _run(self) -> None:
-        await self._lane.open()
-        while True:
-            records = await self._next()
-            await self._lane.handle(records)
-            self._idle.set()
+    async def _next(self) -> list[Any] | None:
+        """Return what follows of all that waits, as soon as there is something and it may begin.
 
-    async def _next(self) -> list[Any]:
-        """Return all that waits, as soon as there is something and it may begin."""
-        records = await self._batches.get()
+        None if somebody else owned the partition meanwhile: what this lane knows is then of yesterday.
+        """
+        waiting = [await self._batches.get()]
         while not self._may_begin.is_set():
             await self._may_begin.wait()
         self._idle.clear()
         while not self._batches.empty():
-            records = records + self._batches.get_nowait()
+            waiting.append(self._batches.get_nowait())
+        batches = [batch for batch in waiting if batch is not None]
+        if len(batches) < len(waiting) and await self._reading.committed(self._partition) > self._next_offset:
+            return None
+        return await self._following(batches)
+
+    async def _following(self, batches: list[Batch]) -> list[Any]:
+        """Return the records that follow without a hole; has the reader go back if there is one."""
+        records: list[Any] = []
+        ahead = None
+        for batch in batches:
+            if batch.end <= self._next_offset:
+                continue
+            if batch.start > self._next_offset and not await self._has_expired(batch.start):
+                ahead = batch
+                continue
+            if batch.start >= self._next_offset:
+                records += batch.records
+            else:
+                records += [record for record in batch.records if record.offset >= self._next_offset]
+            self._next_offset = batch.end
+        if ahead is not None and ahead.end > self._next_offset:
+            await self._read_again(ahead.start)
         return records
+
+    async def _has_expired(self, start: int) -> bool:
+        """Tell whether a hole up to `start` is because the topic gave up what was there; then goes on behind it."""
+        first = await self._reading.first(self._partition)
+        if first <= self._next_offset:
+            return False
+        EXPIRED.labels(self._partition).inc(first - self._next_offset)
+        log.critical("records.expired_unread", partition=self._partition, first=self._next_offset, end=first)
+        self._next_offset = first
+        return start <= first
+
+    async def _read_again(self, reached: int | None) -> None:
+        READ_AGAIN.labels(self._partition).inc()
+        log.warning("reading.went_back", partition=self._partition, to=self._next_offset, reached=reached)
+        await self._reading.read_from(self._partition, self._next_offset)
 
 
 class Lanes:
     """Routes batches to the lanes of the partitions that are assigned now."""
 
-    def __init__(self, make_lane: Callable[[int], Lane]) -> None:
-        self._make_lane = make_lane
+    def __init__(self, make_lane: Callable[[int], Lane], reading: Reading) -> None:
+        self._make_lane, self._reading = make_lane, reading
         self._running: dict[int, _RunningLane] = {}
         self._closed = False
 
-    def put(self, partition: int, records: list[Any]) -> None:
-        """Hand a batch to its partition's lane, opening it first if needed."""
-        if not self._closed:
-            self._lane(partition).put(records)
+    def put(self, partition: int, batch: Batch) -> None:
+        """Hand a batch to its partition's lane; dropped if the partition is not assigned now."""
+        if partition in self._running:
+            self._running[partition].put(batch)
 
     def is_full(self, partition: int) -> bool:
         """Say whether a partition's lane is behind, so that nothing more should be fetched for it.
@@ -130,6 +240,10 @@ class Lanes:
         """
         running = self._running.get(partition)
         return running is not None and running.is_full
+
+    async def look_back(self) -> None:
+        """Have the reader go back where it is ahead of a lane that has nothing to do; to be called now and then."""
+        await asyncio.gather(*(running.look_back() for running in self._running.values()))
 
     async def pause(self) -> None:
         """Before a rebalance: let every batch in hand finish, begin no other until `assign`.
@@ -142,21 +256,17 @@ class Lanes:
     async def assign(self, partitions: set[int]) -> None:
         """Open lanes for the partitions that are ours now and close the others; those kept keep their state.
 
-        Keeping is safe: had another worker owned a partition in between, it would have fenced our producer, and our
-        next transaction would fail.
+        Unless somebody else went on with them in between: those begin anew.
         """
         gone = [partition for partition in self._running if partition not in partitions]
         await asyncio.gather(*(self._running.pop(partition).close() for partition in gone))
         for partition in sorted(partitions):
-            self._lane(partition).resume()
+            if partition in self._running:
+                self._running[partition].resume()
+            elif not self._closed:
+                self._running[partition] = _RunningLane(self._make_lane, partition, self._reading)
 
     async def close(self) -> None:
         """Close all lanes; batches that come later are dropped."""
         self._closed = True
         await self.assign(set())
-
-    def _lane(self, partition: int) -> _RunningLane:
-        running = self._running.get(partition)
-        if running is None:
-            running = self._running[partition] = _RunningLane(self._make_lane(partition), partition)
-        return running

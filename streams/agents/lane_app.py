@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable
 from typing import Any
 
 import faust
 
 from core.topics import Topic
-from streams.adapters.batch_transport import batch_topic
+from streams.adapters.batch_transport import TopicReading, batch_topic
 from streams.adapters.lanes import Lane, Lanes
 
 Step = Callable[[], Awaitable[None]]
+_LOOK_BACK_SECONDS = 1.0
 
 
 def attach_lanes(
@@ -22,16 +24,21 @@ def attach_lanes(
     `first` runs when the app starts, `finally_` after all lanes are closed at shutdown.
     """
     source = batch_topic(app, topic.name)
-    lanes = Lanes(make_lane)
+    lanes = Lanes(make_lane, TopicReading(app, topic.name))
     app.is_full = lambda tp: tp.topic == topic.name and lanes.is_full(tp.partition)
 
     @app.agent(source, name=topic.name)  # type: ignore[untyped-decorator]
     async def route(stream: AsyncIterable[Any]) -> None:
-        """Hand every fetched batch to its partition's lane; batches of an earlier assignment are dropped."""
+        """Hand every fetched batch to its partition's lane, which knows whether it follows."""
         async for event in stream.events():  # type: ignore[attr-defined]
-            message = event.message
-            if message.generation_id == app.consumer_generation_id:
-                lanes.put(message.partition, event.value)
+            lanes.put(event.message.partition, event.value)
+
+    @app.task  # type: ignore[untyped-decorator]
+    async def look_back() -> None:
+        """Notice what was dropped on its way when nothing comes behind it that would show the hole."""
+        while True:
+            await asyncio.sleep(_LOOK_BACK_SECONDS)
+            await lanes.look_back()
 
     if first is not None:
 

@@ -10,11 +10,14 @@ import faust
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer import fetcher
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.consumer.subscription_state import Assignment
 from faust.app.base import App
 from faust.transport.drivers import aiokafka as driver
 
 from streams.adapters import batch_transport
-from streams.adapters.batch_transport import Batch, BatchConsumer, BatchTransport, batch_topic, create_batch_app
+from streams.adapters.batch_transport import BatchConsumer, BatchTransport, batch_topic, create_batch_app
+from streams.adapters.lanes import Batch
 
 
 class Record(NamedTuple):
@@ -22,9 +25,16 @@ class Record(NamedTuple):
     timestamp: int
 
 
+def placed(records: list[Record], start: int, end: int) -> list[Record]:
+    found = batch_transport._PlacedRecords(records)
+    found.start, found.end = start, end
+    return found
+
+
 @pytest.fixture
 def app(monkeypatch: pytest.MonkeyPatch) -> faust.App:
     monkeypatch.setattr(fetcher, "PartitionRecords", fetcher.PartitionRecords)
+    monkeypatch.setattr(fetcher, "FetchResult", fetcher.FetchResult)
     return create_batch_app("test-batch", "127.0.0.1:1,127.0.0.1:2")
 
 
@@ -42,6 +52,9 @@ def test_the_versions_are_those_that_were_read() -> None:
         (driver.AIOKafkaConsumerThread, "_ensure_consumer", ["self"]),
         (driver.AIOKafkaConsumerThread, "call_thread", ["self", "fun", "args", "kwargs"]),
         (fetcher.PartitionRecords, "_consumer_record", ["self", "tp", "record"]),
+        (fetcher.FetchResult, "getall", ["self", "max_records"]),
+        (GroupCoordinator, "fetch_committed_offsets", ["self", "partitions"]),
+        (driver.Consumer, "perform_seek", ["self"]),
         (App, "_new_transport", ["self"]),
         (App, "_create_directories", ["self"]),
     ],
@@ -89,7 +102,7 @@ async def test_nothing_is_fetched_for_a_partition_that_is_behind(
 
     async def getmany(self: Any, active_partitions: set[TopicPartition], timeout: float) -> dict[Any, list[Record]]:
         asked.append((active_partitions, timeout))
-        return {tp: [Record(7, 1_000)] for tp in active_partitions}
+        return {tp: placed([Record(7, 1_000)], 7, 8) for tp in active_partitions}
 
     monkeypatch.setattr(driver.Consumer, "_getmany", getmany)
     behind, other = TopicPartition("usage.events", 0), TopicPartition("usage.events", 1)
@@ -105,8 +118,9 @@ async def test_nothing_is_fetched_for_a_partition_that_is_behind(
 
 def test_a_batch_is_one_message_at_its_last_record(app: faust.App) -> None:
     records = [Record(3, 1_000), Record(4, 2_500)]
-    message = app.consumer._to_message(TopicPartition("usage.events", 2), Batch(records))
-    assert message.value is records
+    batch = Batch(records, 3, 5)
+    message = app.consumer._to_message(TopicPartition("usage.events", 2), batch)
+    assert message.value is batch
     assert (message.topic, message.partition, message.offset, message.timestamp) == ("usage.events", 2, 4, 2.5)
 
 
@@ -114,8 +128,73 @@ async def test_what_one_fetch_brought_for_a_partition_is_one_batch(
     app: faust.App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fetched(self: Any, active_partitions: Any, timeout: float) -> dict[Any, list[Record]]:
-        return {"a": [Record(1, 1), Record(2, 2)], "b": [], "c": [Record(9, 9)]}
+        return {
+            "a": placed([Record(1, 1), Record(2, 2)], 1, 4),
+            "b": placed([], 0, 0),
+            "c": placed([Record(9, 9)], 7, 10),
+        }
 
     monkeypatch.setattr(driver.Consumer, "_getmany", fetched)
     found = await BatchConsumer._getmany(app.consumer, active_partitions=set("abc"), timeout=1.0)
-    assert {place: [batch.offset for batch in batches] for place, batches in found.items()} == {"a": [2], "c": [9]}
+    ranges = {
+        place: [(batch.start, batch.end, len(batch.records)) for batch in batches] for place, batches in found.items()
+    }
+    assert ranges == {"a": [(1, 4, 2)], "c": [(7, 10, 1)]}
+
+
+class Fetched:
+    """What aiokafka's `PartitionRecords` is to a fetch result: records, and where the next fetch begins."""
+
+    def __init__(self, start: int, records: list[Record], end: int) -> None:
+        self.next_fetch_offset, self._records, self._end = start, list(records), end
+
+    def __iter__(self) -> Any:
+        return self
+
+    def __next__(self) -> Record:
+        if not self._records:
+            self.next_fetch_offset = self._end
+            raise StopIteration
+        record = self._records.pop(0)
+        self.next_fetch_offset = record.offset + 1
+        return record
+
+
+async def test_a_batch_covers_the_offsets_without_records_before_it(app: faust.App) -> None:
+    place = TopicPartition("usage.journal", 0)
+    assignment = Assignment({place})
+    state = assignment.state_value(place)
+    state.reset_to(10)
+
+    def fetch(start: int, offsets: list[int], end: int, most: int | None = None) -> tuple[int, int, list[int]]:
+        records = [Record(offset, 1) for offset in offsets]
+        result = fetcher.FetchResult(
+            place, assignment=assignment, partition_records=Fetched(start, records, end), backoff=0
+        )
+        found = result.getall(most)
+        return found.start, found.end, [record.offset for record in found]
+
+    assert fetch(10, [10, 12], 14) == (10, 14, [10, 12])
+    assert fetch(14, [], 16)[2] == []  # nothing but the marks of transactions
+    assert batch_transport.handed_out_up_to(state) == 14
+    assert fetch(16, [], 17)[2] == []
+    assert batch_transport.handed_out_up_to(state) == 14
+    assert fetch(17, [18], 19) == (14, 19, [18])
+    assert batch_transport.handed_out_up_to(state) == 19
+    assert fetch(19, [19, 20, 21], 22, most=2) == (19, 21, [19, 20])
+    # Sent elsewhere after a stretch without records: that stretch is no part of what comes then.
+    assert fetch(21, [], 30)[2] == []
+    state.seek(40)
+    assert batch_transport.handed_out_up_to(state) == 40
+    assert fetch(40, [41], 42) == (40, 42, [41])
+    # A result of an offset that is not wanted any more.
+    assert fetch(11, [11], 12) == (0, 0, [])
+
+
+async def test_faust_drops_nothing_for_having_read_it_before(app: faust.App) -> None:
+    place = TopicPartition("usage.events", 0)
+    app.consumer._read_offset[place] = 7
+    assert app.consumer._read_offset[place] is None
+    app.consumer._read_offset.pop(place, None)
+    await app.consumer.perform_seek()
+    assert "_read_offset.__getitem__" in inspect.getsource(driver.Consumer._drain_messages)
