@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, OperationalError
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
@@ -13,9 +13,26 @@ from runtime.settings import Settings
 
 Connection = AsyncConnection[DictRow]
 Pool = AsyncConnectionPool[Connection]
+# Longer than the server lets a statement take: whoever is silent for so long will not answer any more.
+_ANSWER_SECONDS = 75.0
 # A server, or the network before it, that says nothing at all is noticed after this; psycopg then takes up to ten
 # seconds more to let go of the connection.
 _SILENT_SECONDS = 3
+
+
+class _BoundedConnection(AsyncConnection[DictRow]):
+    """Gives an answer up that does not come.
+
+    The server's own bound on statements cannot be heard through a network that went silent, and TCP's keepalives do not
+    notice what still answers them.
+    """
+
+    async def wait(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                return await super().wait(*args, **kwargs)
+        except TimeoutError:
+            raise OperationalError(f"PostgreSQL has not answered for {_ANSWER_SECONDS:.0f} s") from None
 
 
 def create_pool(settings: Settings, *, max_size: int = 8) -> Pool:
@@ -32,7 +49,7 @@ def create_pool(settings: Settings, *, max_size: int = 8) -> Pool:
     }
     return AsyncConnectionPool(
         settings.postgres,
-        connection_class=AsyncConnection[DictRow],
+        connection_class=_BoundedConnection,
         kwargs=arguments,
         min_size=1,
         max_size=max_size,
