@@ -26,7 +26,7 @@ demo: $(STAMP) ## Run the main job on the embedded stack: usage in, paid invoice
 
 test: $(STAMP) ## Run every check and test (linters, types, units, real engines, end to end)
 	@$(MAKE) --no-print-directory check
-	@$(BIN)/pytest
+	@bash tests/in_two_parts.sh $(BIN)/pytest
 
 test-fast: $(STAMP) ## Run the tests that need no engine (under a minute)
 	@$(BIN)/pytest -q -m "not integration and not e2e and not chaos"
