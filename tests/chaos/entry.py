@@ -24,7 +24,7 @@ def main() -> None:
     """Tamper as the plan says, then run the command."""
     plan = json.loads(sys.argv[1])
     sys.argv = ["meterbook", *sys.argv[2:]]
-    for change in ("clock", "session_s", "die", "plant"):
+    for change in ("clock", "session_s", "drop_every", "die", "plant"):
         if change in plan:
             globals()[f"_change_{change}"](plan[change])
     from runtime.cli import main as command
@@ -55,6 +55,19 @@ def _change_session_s(seconds: float) -> None:
     defaults = batch_transport.create_batch_app.__kwdefaults__
     assert "session_timeout_s" in defaults
     defaults["session_timeout_s"] = seconds
+
+
+def _change_drop_every(number: int) -> None:
+    """Drop every `number`-th fetched batch on its way to its partition, as Faust does around a rebalance."""
+    from streams.adapters.batch_transport import BatchConsumer
+
+    inner, count = BatchConsumer._getmany, itertools.count(1)
+
+    async def fetch(self: Any, *args: Any, **kwargs: Any) -> dict[Any, Any]:
+        fetched = await inner(self, *args, **kwargs)
+        return {tp: batches for tp, batches in fetched.items() if next(count) % number}
+
+    BatchConsumer._getmany = fetch  # type: ignore[method-assign]
 
 
 def _change_die(where: dict[str, Any]) -> None:

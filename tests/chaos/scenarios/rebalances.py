@@ -73,6 +73,28 @@ async def zombies(row: Row) -> None:
                 worker.kill()
 
 
+@row("F33", "fetched batches dropped on their way to the partition's lane, as around a rebalance")
+async def drops(row: Row) -> None:
+    traffic = row.traffic(corrections=0.02, duplicates=0.05)
+    for name in STREAM:
+        row.fleet.discard(name)
+        row.fleet.start(name, plan={"drop_every": 3})
+        row.fault()
+    for _ in range(row.dose(8, 40)):
+        async with row.load(row.dose(150, 1_000), traffic=traffic):
+            pass
+        # The last batches of a burst have nothing behind them that would show the hole.
+        await asyncio.sleep(0.3)
+    await row.settle()
+    for name in STREAM:
+        went_back = row.fleet.the(name).logged("reading.went_back")
+        row.must(went_back > 0, f"nothing that {name} fetched was dropped")
+        row.fleet.discard(name)
+        row.fleet.start(name)
+    row.healed()
+    await row.settle()
+
+
 async def _every_partition_moves(row: Row) -> None:
     """Wait until each partition was counted further than now: each has an owner again."""
     before = await observed.ends(row.world.urls.kafka, "usage.journal")
