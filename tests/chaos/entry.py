@@ -24,7 +24,7 @@ def main() -> None:
     """Tamper as the plan says, then run the command."""
     plan = json.loads(sys.argv[1])
     sys.argv = ["meterbook", *sys.argv[2:]]
-    for change in ("clock", "session_s", "drop_every", "die", "plant"):
+    for change in ("clock", "session_s", "drop_every", "die", "freeze", "plant"):
         if change in plan:
             globals()[f"_change_{change}"](plan[change])
     from runtime.cli import main as command
@@ -72,13 +72,22 @@ def _change_drop_every(number: int) -> None:
 
 def _change_die(where: dict[str, Any]) -> None:
     """End this process by kill -9 `before` or `after` the `hit`-th call that passes the point `at`."""
+    _signal_at(where, signal.SIGKILL, "chaos.died")
+
+
+def _change_freeze(where: dict[str, Any]) -> None:
+    """Stop this process as `_change_die` would end it, until somebody lets it go on."""
+    _signal_at(where, signal.SIGSTOP, "chaos.froze")
+
+
+def _signal_at(where: dict[str, Any], number: signal.Signals, event: str) -> None:
     hits = itertools.count(1)
 
     def pass_by(point: str, moment: str) -> None:
         if point == where["at"] and moment == where.get("when", "before") and next(hits) == where.get("hit", 1):
-            sys.stderr.write(f'{{"event": "chaos.died", "at": "{point}", "when": "{moment}"}}\n')
+            sys.stderr.write(f'{{"event": "{event}", "at": "{point}", "when": "{moment}"}}\n')
             sys.stderr.flush()
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)
 
     _watch(pass_by)
 
@@ -144,20 +153,6 @@ def _commit_early() -> None:
     warehouse_lane.WarehouseLane.handle = handle  # type: ignore[method-assign]
 
 
-def _leave_unfenced() -> None:
-    """Every meter worker has a transactional id of its own, so none ends another's."""
-    from streams.adapters import kafka_journal
-
-    inner = kafka_journal.KafkaJournal.take_over
-
-    async def take_over(self: Any) -> None:
-        self._group = f"{self._group}-{os.getpid()}"
-        await inner(self)
-        self._group = self._group.rpartition("-")[0]
-
-    kafka_journal.KafkaJournal.take_over = take_over  # type: ignore[method-assign]
-
-
 def _never_refill() -> None:
     """A wiped Redis looks whole."""
     from streams.adapters import redis_quotas
@@ -198,7 +193,6 @@ def _drop_letters() -> None:
 PLANTS: dict[str, Callable[[], None]] = {
     "no-dedupe": _forget_identities,
     "early-commit": _commit_early,
-    "no-fence": _leave_unfenced,
     "no-refill": _never_refill,
     "skip-errors": _skip_errors,
     "no-letters": _drop_letters,

@@ -181,6 +181,6 @@ class Fleet:
     def _restart(self, worker: Worker) -> Worker:
         self.restarts += 1
         # Only the worker whose death was planned dies of it; who replaces it works as it should.
-        plan = {name: change for name, change in (worker.plan or {}).items() if name != "die"}
+        plan = {name: change for name, change in (worker.plan or {}).items() if name not in ("die", "freeze")}
         own = {name: value for name, value in worker.environment.items() if self.environment.get(name) != value}
         return self.start(worker.name, *worker.command, plan=plan, **own)

@@ -26,7 +26,7 @@ async def rebalance(row: Row) -> None:
             async def all_joined(wanted: int = wanted) -> bool:
                 return await observed.members(row.world.urls.kafka, "meterbook-meter") == wanted
 
-            await row.wait_for(all_joined, f"{wanted} workers to share the partitions", 20)
+            await row.wait_for(all_joined, f"{wanted} workers to share the partitions")
             await _every_partition_moves(row)
             await asyncio.sleep(row.dose(0.1, 3))
         row.fleet.kill("meter")
@@ -39,10 +39,18 @@ async def rebalance(row: Row) -> None:
 @row("F6", "workers frozen past their session and thawed: what they still hold changes nothing")
 async def zombies(row: Row) -> None:
     traffic = row.traffic(corrections=0.02, twins=0.005)
-    for _ in range(row.dose(1, 3)):
+    for number in range(row.dose(1, 3)):
         frozen: list[Worker] = []
+        # Where the next thing it does on thawing is to count what waits, or to end a transaction that is sent.
+        row.fleet.discard("meter")
+        moment = ("after", "before", "after")[number]
+        freezing = row.fleet.start("meter", plan={"freeze": {"at": "transaction", "when": moment, "hit": 5}})
         async with row.load(row.dose(1_500, 20_000), traffic=traffic):
-            await asyncio.sleep(0.4)
+
+            async def froze(freezing: Worker = freezing) -> bool:
+                return freezing.logged("chaos.froze") > 0
+
+            await row.wait_for(froze, "the meter worker to freeze within a transaction")
             for name in STREAM:
                 worker = row.fleet.the(name)
                 worker.send(signal.SIGSTOP)
@@ -107,4 +115,4 @@ async def _every_partition_moves(row: Row) -> None:
         now = await observed.ends(row.world.urls.kafka, "usage.journal")
         return all(now[partition] > before[partition] for partition in before)
 
-    await row.wait_for(moved, "every partition to have an owner", 20)
+    await row.wait_for(moved, "every partition to have an owner")
