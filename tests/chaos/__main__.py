@@ -34,7 +34,9 @@ def main() -> int:
     print(f"seed {arguments.seed}, {'smoke' if arguments.smoke else 'full'} dose, rows {' '.join(names)}", flush=True)
     # A run that is ended from outside must not leave its engines behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    world = create_world(SMOKE_PLAN if arguments.smoke else {}, plant=arguments.plant)
+    world = create_world(
+        SMOKE_PLAN if arguments.smoke else {}, plant=arguments.plant, batch_events=500 if arguments.smoke else 2_000
+    )
     try:
         verdicts = asyncio.run(_run(world, names, arguments.seed, full=not arguments.smoke))
     finally:

@@ -18,13 +18,19 @@ from tests.chaos.world import PARTITIONS, STREAM, World
 SMOKE_PLAN: dict[str, Any] = {"session_s": 2.0}
 
 
-def create_world(plan: dict[str, Any], *, plant: str | None = None, folder: Path | None = None) -> World:
-    """Start everything; `plan` and `plant` say how all workers are tampered with."""
+def create_world(
+    plan: dict[str, Any], *, plant: str | None = None, folder: Path | None = None, batch_events: int = 500
+) -> World:
+    """Start everything; `plan` and `plant` say how all workers are tampered with.
+
+    `batch_events` bounds a transaction of the meter worker: small enough that there are many to be broken.
+    """
     # A broker that is away is what these runs are about: the client need not say so on each try.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     world = World.create(folder)
     try:
         world.add_meters((*ADDITIVE, *SAMPLED))
+        world.fleet.environment["METERBOOK_MICRO_BATCH_EVENTS"] = str(batch_events)
         world.fleet.plan = {**plan, **({"plant": plant} if plant else {})}
         for name in STREAM:
             world.fleet.start(name)

@@ -83,7 +83,6 @@ class World:
                 "METERBOOK_POSTGRES_URL": f"postgresql://meterbook@127.0.0.1:{proxies['postgres'].port}/meterbook",
                 "METERBOOK_EVENT_MAX_AGE_DAYS": str(MAX_AGE_DAYS),
                 "METERBOOK_MICRO_BATCH_MS": "50",
-                "METERBOOK_MICRO_BATCH_EVENTS": "500",
                 "METERBOOK_REGISTRY_REFRESH_SECONDS": "1",
                 "METERBOOK_API_PORT": str(self.api_port),
             },
