@@ -6,11 +6,17 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from stdnum import iban as iban_rules
+
+from core.bank_account import BankAccount
 from core.errors import Fault, InvalidInputError
+from core.money import MINOR_UNITS
 from rating.domain.fields import Fields
 
 _PREFIX = re.compile(r"[A-Z][A-Z0-9]{0,9}")
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
+# ISO 9362: institution, country, location, and perhaps a branch.
+_BIC = re.compile(r"[A-Z0-9]{4}[A-Z]{2}[A-Z0-9]{2}([A-Z0-9]{3})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +33,14 @@ class Seller:
     colour: str
     payment_terms: str
     footer: str
+    # Where transfers go; an invoice shows those in its currency (`core.bank_account.transfer_details`).
+    bank_accounts: tuple[BankAccount, ...] = ()
 
     def as_document(self) -> dict[str, Any]:
         """Return the seller as JSON for the snapshot."""
-        return {**asdict(self), "address": list(self.address)}
+        document = {**asdict(self), "address": list(self.address)}
+        del document["bank_accounts"]
+        return document
 
 
 def read_seller(document: object, file: str) -> Seller:
@@ -57,8 +67,41 @@ def read_seller(document: object, file: str) -> Seller:
         colour=colour,
         payment_terms=fields.text("payment_terms", max_length=600),
         footer=fields.text("footer", max_length=600),
+        bank_accounts=_read_accounts(fields),
     )
     fields.finish()
     if faults:
         raise InvalidInputError([Fault(fault.code, fault.reason, f"{file}: {fault.path}") for fault in faults])
     return seller
+
+
+def _read_accounts(fields: Fields) -> tuple[BankAccount, ...]:
+    accounts: list[BankAccount] = []
+    for index, item in enumerate(fields.items("bank_accounts")):
+        account = _read_account(Fields(item, f"{fields.at('bank_accounts')}[{index}]", fields.faults))
+        if account.account_id in {each.account_id for each in accounts}:
+            fields.fault(f"bank_accounts[{index}]", "duplicate_account", f"{account.account_id} stands here twice")
+        accounts.append(account)
+    return tuple(accounts)
+
+
+def _read_account(fields: Fields) -> BankAccount:
+    iban = "".join(fields.text("iban", default="").split()).upper()
+    number = fields.text("account_number", default="")
+    if iban and not iban_rules.is_valid(iban):
+        fields.fault("iban", "invalid_iban", f"{iban} is no IBAN: its country, length or check digits are wrong")
+    if not iban and not number:
+        fields.fault("", "missing_field", "an account has an iban or an account_number")
+    account = BankAccount(
+        currency=fields.choice("currency", MINOR_UNITS, "unknown_currency"),
+        holder=fields.text("holder"),
+        bank=fields.text("bank"),
+        iban=iban,
+        bic=fields.text("bic", default="").replace(" ", "").upper(),
+        account_number=number,
+        routing=fields.text("routing", default=""),
+    )
+    if account.bic and not _BIC.fullmatch(account.bic):
+        fields.fault("bic", "invalid_bic", "expected 8 or 11 letters and digits, such as COBADEFFXXX")
+    fields.finish()
+    return account

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from core.bank_account import transfer_details
 from core.money import minor_units
 from core.period import format_instant
 from invoicing.domain.invoice import Buyer, Draft
@@ -77,6 +78,8 @@ def build_snapshot(
             "period_start": format_instant(draft.period.start),
             "period_end": format_instant(draft.period.end),
         },
+        # How to pay by transfer: reference and the seller's accounts in this currency; None where there is none.
+        "transfer": transfer_details(number, draft.currency, seller.bank_accounts),
         "plan": plan,
         "groups": _groups(draft, numbers_corrected),
         "subtotal": money_text(draft.total, currency),
