@@ -353,13 +353,121 @@ CREATE TABLE payments (
     created_at         timestamptz NOT NULL,
     updated_at         timestamptz NOT NULL,
     settled_at         timestamptz,
+    -- When the outcome of an open payment is looked up next, and how often it was.
+    checks             integer NOT NULL DEFAULT 0,
+    next_check_at      timestamptz,
+    -- The provider spoke of refunds that are not written down: they are looked up once the payment is settled.
+    refunds_unread     boolean NOT NULL DEFAULT false,
     UNIQUE (invoice_id, attempt),
     UNIQUE (provider, provider_reference),
     CHECK ((status = 'succeeded') = (settled_at IS NOT NULL))
 );
+CREATE INDEX payments_to_check ON payments (next_check_at) WHERE next_check_at IS NOT NULL;
 -- At most one live or successful payment per invoice: a second charge cannot even be written down.
 CREATE UNIQUE INDEX one_live_payment_per_invoice ON payments (invoice_id)
     WHERE status IN ('pending', 'processing', 'requires_action', 'succeeded');
+
+CREATE TABLE refunds (
+    refund_id          text PRIMARY KEY,
+    payment_id         text NOT NULL REFERENCES payments,
+    invoice_id         text NOT NULL REFERENCES invoices,
+    tenant_id          text NOT NULL REFERENCES tenants,
+    provider           text NOT NULL,
+    provider_reference text,
+    amount             numeric NOT NULL CHECK (amount > 0),
+    currency           text NOT NULL,
+    reason             text NOT NULL,
+    requested_by       text NOT NULL,
+    status             text NOT NULL
+                       CHECK (status IN ('pending', 'processing', 'succeeded', 'failed', 'canceled')),
+    failure_code       text,
+    failure_reason     text,
+    created_at         timestamptz NOT NULL,
+    updated_at         timestamptz NOT NULL,
+    settled_at         timestamptz,
+    checks             integer NOT NULL DEFAULT 0,
+    next_check_at      timestamptz,
+    UNIQUE (provider, provider_reference),
+    CHECK ((status = 'succeeded') = (settled_at IS NOT NULL))
+);
+CREATE INDEX refunds_of_payment ON refunds (payment_id);
+CREATE INDEX refunds_to_check ON refunds (next_check_at) WHERE next_check_at IS NOT NULL;
+
+-- The sum of refunds never exceeds what was settled, whoever writes: the payment's row is locked while it is counted.
+CREATE FUNCTION guard_refunds() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    settled numeric;
+    refunded numeric;
+BEGIN
+    SELECT amount INTO settled FROM payments
+    WHERE payment_id = NEW.payment_id AND status = 'succeeded' AND currency = NEW.currency FOR UPDATE;
+    SELECT coalesce(sum(amount), 0) INTO refunded FROM refunds
+    WHERE payment_id = NEW.payment_id AND refund_id <> NEW.refund_id AND status NOT IN ('failed', 'canceled');
+    IF settled IS NULL OR refunded + NEW.amount > settled THEN
+        RAISE EXCEPTION 'refund % of % would exceed what payment % settled', NEW.refund_id, NEW.amount, NEW.payment_id
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'refunds_within_payment';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER refunds_within_payment BEFORE INSERT OR UPDATE ON refunds
+    FOR EACH ROW WHEN (NEW.status NOT IN ('failed', 'canceled')) EXECUTE FUNCTION guard_refunds();
+
+CREATE TABLE disputes (
+    dispute_id         text PRIMARY KEY,
+    payment_id         text NOT NULL REFERENCES payments,
+    invoice_id         text NOT NULL REFERENCES invoices,
+    tenant_id          text NOT NULL REFERENCES tenants,
+    provider           text NOT NULL,
+    provider_reference text NOT NULL,
+    amount             numeric NOT NULL CHECK (amount > 0),
+    currency           text NOT NULL,
+    reason             text NOT NULL,
+    status             text NOT NULL CHECK (status IN ('inquiry', 'opened', 'won', 'lost', 'closed')),
+    opened_at          timestamptz NOT NULL,
+    -- The last instant at which the provider takes evidence.
+    evidence_due_at    timestamptz,
+    closed_at          timestamptz,
+    updated_at         timestamptz NOT NULL,
+    UNIQUE (provider, provider_reference),
+    CHECK ((status IN ('won', 'lost', 'closed')) = (closed_at IS NOT NULL))
+);
+CREATE INDEX disputes_of_payment ON disputes (payment_id);
+CREATE INDEX disputes_open ON disputes (evidence_due_at) WHERE status IN ('inquiry', 'opened');
+
+-- One row per change of state of a payment, refund or dispute, written with it; only ever added.
+CREATE TABLE payment_changes (
+    change_id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    subject            text NOT NULL CHECK (subject IN ('payment', 'refund', 'dispute')),
+    subject_id         text NOT NULL,
+    payment_id         text NOT NULL REFERENCES payments,
+    tenant_id          text NOT NULL REFERENCES tenants,
+    status_before      text,
+    status_after       text NOT NULL,
+    cause              text NOT NULL CHECK (cause IN ('request', 'answer', 'webhook', 'lookup', 'clock')),
+    -- The event, request or person behind it.
+    cause_reference    text,
+    code               text,
+    reason             text,
+    changed_at         timestamptz NOT NULL
+);
+CREATE INDEX payment_changes_of_payment ON payment_changes (payment_id, change_id);
+CREATE TRIGGER payment_changes_only_grow BEFORE UPDATE OR DELETE ON payment_changes
+    FOR EACH ROW EXECUTE FUNCTION refuse_rewriting();
+
+-- Where the payer must go (3-D Secure, approval), until when, and whether the payer was told.
+CREATE TABLE payer_actions (
+    payment_id         text PRIMARY KEY REFERENCES payments,
+    url                text NOT NULL,
+    expires_at         timestamptz NOT NULL,
+    created_at         timestamptz NOT NULL,
+    told_at            timestamptz
+);
+
+-- Up to when the events of a provider are known to be in the inbox.
+CREATE TABLE provider_sweeps (
+    provider           text PRIMARY KEY,
+    swept_until        timestamptz NOT NULL
+);
 
 -- How a tenant pays: the provider's references only, never card data.
 CREATE TABLE payment_methods (
@@ -917,3 +1025,101 @@ END
 $$;
 CREATE TRIGGER coupon_redemptions_guarded BEFORE INSERT OR UPDATE OR DELETE ON coupon_redemptions
     FOR EACH ROW EXECUTE FUNCTION guard_redemption();
+
+-- The double-entry ledger (docs/ledger.md). An entry's id is made from its cause, so a cause is posted once. Nothing is
+-- ever changed: what was wrong is put right by another entry.
+CREATE TABLE ledger_entries (
+    entry_id           text PRIMARY KEY,
+    sequence           bigint GENERATED ALWAYS AS IDENTITY UNIQUE,
+    kind               text NOT NULL CHECK (kind IN (
+        'invoice', 'credit_note', 'void', 'write_off', 'settlement', 'refund', 'refund_failed', 'dispute_opened',
+        'dispute_won', 'dispute_lost', 'credit', 'bank_receipt', 'bank_return', 'exchange')),
+    -- The cause's own id: an invoice, a payment, a refund, a credit's entry, a line of a bank statement.
+    cause              text NOT NULL CHECK (cause <> ''),
+    -- When the cause was, and when it was written down here.
+    occurred_at        timestamptz NOT NULL,
+    recorded_at        timestamptz NOT NULL,
+    UNIQUE (kind, cause)
+);
+
+CREATE TABLE ledger_postings (
+    entry_id           text NOT NULL REFERENCES ledger_entries,
+    position           integer NOT NULL CHECK (position > 0),
+    account            text NOT NULL CHECK (account ~ '^((tax_payable|cash):[A-Za-z0-9][A-Za-z0-9_.-]{0,31}|receivable|revenue'
+        '|customer_credit|promotions|breakage|refunds|bad_debt|disputed|fx_difference|unallocated)$'),
+    -- Null: money of which it is not known yet whose it is.
+    tenant_id          text REFERENCES tenants,
+    currency           text NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
+    debit              numeric NOT NULL DEFAULT 0,
+    credit             numeric NOT NULL DEFAULT 0,
+    PRIMARY KEY (entry_id, position),
+    UNIQUE NULLS NOT DISTINCT (entry_id, account, tenant_id, currency),
+    CONSTRAINT one_side_per_posting CHECK (least(debit, credit) = 0 AND greatest(debit, credit) > 0)
+);
+CREATE INDEX ledger_postings_by_account ON ledger_postings (tenant_id, account, currency);
+
+CREATE FUNCTION check_ledger_entry() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    found record;
+BEGIN
+    SELECT count(*) AS postings, count(*) FILTER (WHERE net <> 0) AS wrong INTO found
+    FROM (SELECT sum(debit) - sum(credit) AS net FROM ledger_postings WHERE entry_id = NEW.entry_id GROUP BY currency)
+        AS sums;
+    IF found.postings = 0 OR found.wrong > 0 THEN
+        RAISE EXCEPTION 'ledger entry % does not balance', NEW.entry_id
+            USING ERRCODE = 'integrity_constraint_violation';
+    END IF;
+    RETURN NULL;
+END
+$$;
+-- At the commit, whoever wrote: until then an entry's postings may come one by one.
+CREATE CONSTRAINT TRIGGER ledger_entries_balance AFTER INSERT ON ledger_entries
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION check_ledger_entry();
+CREATE CONSTRAINT TRIGGER ledger_postings_balance AFTER INSERT ON ledger_postings
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION check_ledger_entry();
+
+CREATE FUNCTION guard_ledger() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'the ledger is only ever added to, by entries: % on % refused', TG_OP, TG_TABLE_NAME
+        USING ERRCODE = 'integrity_constraint_violation';
+END
+$$;
+CREATE TRIGGER ledger_entries_never_change BEFORE UPDATE OR DELETE ON ledger_entries
+    FOR EACH ROW EXECUTE FUNCTION guard_ledger();
+CREATE TRIGGER ledger_entries_never_emptied BEFORE TRUNCATE ON ledger_entries
+    FOR EACH STATEMENT EXECUTE FUNCTION guard_ledger();
+CREATE TRIGGER ledger_postings_never_change BEFORE UPDATE OR DELETE ON ledger_postings
+    FOR EACH ROW EXECUTE FUNCTION guard_ledger();
+CREATE TRIGGER ledger_postings_never_emptied BEFORE TRUNCATE ON ledger_postings
+    FOR EACH STATEMENT EXECUTE FUNCTION guard_ledger();
+
+-- Money that paid an invoice, once per payment; the invoice's amount_paid is their sum.
+CREATE TABLE settlements (
+    payment_id         text PRIMARY KEY REFERENCES payments,
+    invoice_id         text NOT NULL REFERENCES invoices,
+    amount             numeric NOT NULL CHECK (amount > 0),
+    settled_at         timestamptz NOT NULL,
+    recorded_at        timestamptz NOT NULL
+);
+CREATE INDEX settlements_by_invoice ON settlements (invoice_id);
+CREATE TRIGGER settlements_never_change BEFORE UPDATE OR DELETE ON settlements
+    FOR EACH ROW EXECUTE FUNCTION refuse_change();
+
+-- What became of settled money afterwards, as payments announced it. The invoice stays paid: a credit note takes it back.
+CREATE TABLE settlement_changes (
+    kind               text NOT NULL CHECK (kind IN (
+        'refund', 'refund_failed', 'dispute_opened', 'dispute_won', 'dispute_lost')),
+    -- The refund's or the dispute's own id.
+    cause              text NOT NULL CHECK (cause <> ''),
+    payment_id         text NOT NULL REFERENCES payments,
+    invoice_id         text NOT NULL REFERENCES invoices,
+    amount             numeric NOT NULL CHECK (amount > 0),
+    -- A bank may dispute in another currency than it paid in.
+    currency           text NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
+    happened_at        timestamptz NOT NULL,
+    recorded_at        timestamptz NOT NULL,
+    PRIMARY KEY (kind, cause)
+);
+CREATE INDEX settlement_changes_by_payment ON settlement_changes (payment_id);
+CREATE TRIGGER settlement_changes_never_change BEFORE UPDATE OR DELETE ON settlement_changes
+    FOR EACH ROW EXECUTE FUNCTION refuse_change();

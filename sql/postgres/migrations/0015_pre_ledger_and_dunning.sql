@@ -1,0 +1,99 @@
+-- The ledger behind every movement of money, settlements in parts, and dunning.
+
+-- The double-entry ledger (docs/ledger.md). An entry's id is made from its cause, so a cause is posted once. Nothing is
+-- ever changed: what was wrong is put right by another entry.
+CREATE TABLE ledger_entries (
+    entry_id           text PRIMARY KEY,
+    sequence           bigint GENERATED ALWAYS AS IDENTITY UNIQUE,
+    kind               text NOT NULL CHECK (kind IN (
+        'invoice', 'credit_note', 'void', 'write_off', 'settlement', 'refund', 'refund_failed', 'dispute_opened',
+        'dispute_won', 'dispute_lost', 'credit', 'bank_receipt', 'bank_return', 'exchange')),
+    -- The cause's own id: an invoice, a payment, a refund, a credit's entry, a line of a bank statement.
+    cause              text NOT NULL CHECK (cause <> ''),
+    -- When the cause was, and when it was written down here.
+    occurred_at        timestamptz NOT NULL,
+    recorded_at        timestamptz NOT NULL,
+    UNIQUE (kind, cause)
+);
+
+CREATE TABLE ledger_postings (
+    entry_id           text NOT NULL REFERENCES ledger_entries,
+    position           integer NOT NULL CHECK (position > 0),
+    account            text NOT NULL CHECK (account ~ '^((tax_payable|cash):[A-Za-z0-9][A-Za-z0-9_.-]{0,31}|receivable|revenue'
+        '|customer_credit|promotions|breakage|refunds|bad_debt|disputed|fx_difference|unallocated)$'),
+    -- Null: money of which it is not known yet whose it is.
+    tenant_id          text REFERENCES tenants,
+    currency           text NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
+    debit              numeric NOT NULL DEFAULT 0,
+    credit             numeric NOT NULL DEFAULT 0,
+    PRIMARY KEY (entry_id, position),
+    UNIQUE NULLS NOT DISTINCT (entry_id, account, tenant_id, currency),
+    CONSTRAINT one_side_per_posting CHECK (least(debit, credit) = 0 AND greatest(debit, credit) > 0)
+);
+CREATE INDEX ledger_postings_by_account ON ledger_postings (tenant_id, account, currency);
+
+CREATE FUNCTION check_ledger_entry() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    found record;
+BEGIN
+    SELECT count(*) AS postings, count(*) FILTER (WHERE net <> 0) AS wrong INTO found
+    FROM (SELECT sum(debit) - sum(credit) AS net FROM ledger_postings WHERE entry_id = NEW.entry_id GROUP BY currency)
+        AS sums;
+    IF found.postings = 0 OR found.wrong > 0 THEN
+        RAISE EXCEPTION 'ledger entry % does not balance', NEW.entry_id
+            USING ERRCODE = 'integrity_constraint_violation';
+    END IF;
+    RETURN NULL;
+END
+$$;
+-- At the commit, whoever wrote: until then an entry's postings may come one by one.
+CREATE CONSTRAINT TRIGGER ledger_entries_balance AFTER INSERT ON ledger_entries
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION check_ledger_entry();
+CREATE CONSTRAINT TRIGGER ledger_postings_balance AFTER INSERT ON ledger_postings
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION check_ledger_entry();
+
+CREATE FUNCTION guard_ledger() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'the ledger is only ever added to, by entries: % on % refused', TG_OP, TG_TABLE_NAME
+        USING ERRCODE = 'integrity_constraint_violation';
+END
+$$;
+CREATE TRIGGER ledger_entries_never_change BEFORE UPDATE OR DELETE ON ledger_entries
+    FOR EACH ROW EXECUTE FUNCTION guard_ledger();
+CREATE TRIGGER ledger_entries_never_emptied BEFORE TRUNCATE ON ledger_entries
+    FOR EACH STATEMENT EXECUTE FUNCTION guard_ledger();
+CREATE TRIGGER ledger_postings_never_change BEFORE UPDATE OR DELETE ON ledger_postings
+    FOR EACH ROW EXECUTE FUNCTION guard_ledger();
+CREATE TRIGGER ledger_postings_never_emptied BEFORE TRUNCATE ON ledger_postings
+    FOR EACH STATEMENT EXECUTE FUNCTION guard_ledger();
+
+-- Money that paid an invoice, once per payment; the invoice's amount_paid is their sum.
+CREATE TABLE settlements (
+    payment_id         text PRIMARY KEY REFERENCES payments,
+    invoice_id         text NOT NULL REFERENCES invoices,
+    amount             numeric NOT NULL CHECK (amount > 0),
+    settled_at         timestamptz NOT NULL,
+    recorded_at        timestamptz NOT NULL
+);
+CREATE INDEX settlements_by_invoice ON settlements (invoice_id);
+CREATE TRIGGER settlements_never_change BEFORE UPDATE OR DELETE ON settlements
+    FOR EACH ROW EXECUTE FUNCTION refuse_change();
+
+-- What became of settled money afterwards, as payments announced it. The invoice stays paid: a credit note takes it back.
+CREATE TABLE settlement_changes (
+    kind               text NOT NULL CHECK (kind IN (
+        'refund', 'refund_failed', 'dispute_opened', 'dispute_won', 'dispute_lost')),
+    -- The refund's or the dispute's own id.
+    cause              text NOT NULL CHECK (cause <> ''),
+    payment_id         text NOT NULL REFERENCES payments,
+    invoice_id         text NOT NULL REFERENCES invoices,
+    amount             numeric NOT NULL CHECK (amount > 0),
+    -- A bank may dispute in another currency than it paid in.
+    currency           text NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
+    happened_at        timestamptz NOT NULL,
+    recorded_at        timestamptz NOT NULL,
+    PRIMARY KEY (kind, cause)
+);
+CREATE INDEX settlement_changes_by_payment ON settlement_changes (payment_id);
+CREATE TRIGGER settlement_changes_never_change BEFORE UPDATE OR DELETE ON settlement_changes
+    FOR EACH ROW EXECUTE FUNCTION refuse_change();
