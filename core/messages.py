@@ -72,6 +72,46 @@ class PaymentFailed(_Message, frozen=True, kw_only=True):
     failed_at: str
 
 
+class PaymentRefunded(_Message, frozen=True, kw_only=True):
+    """Money of a settled payment went back to the payer; may be a part, and several add up to at most the payment.
+
+    `status` is "failed" when a refund announced as "succeeded" came back from the payer's bank: the money is ours
+    again, and what was booked for `refund_id` is to be taken back.
+    """
+
+    refund_id: str
+    payment_id: str
+    invoice_id: str
+    tenant_id: str
+    provider: str
+    provider_reference: str
+    currency: str
+    amount: str
+    reason: str
+    at: str
+    status: Literal["succeeded", "failed"] = "succeeded"
+
+
+class PaymentDisputed(_Message, frozen=True, kw_only=True):
+    """The payer's bank disputes a settled payment: `amount` is held ("opened"), ours again ("won") or gone ("lost").
+
+    "opened" always comes before "won" or "lost" of the same `dispute_id`. `evidence_due_at` is "" where none is asked.
+    """
+
+    dispute_id: str
+    payment_id: str
+    invoice_id: str
+    tenant_id: str
+    provider: str
+    provider_reference: str
+    currency: str
+    amount: str
+    status: Literal["opened", "won", "lost"]
+    reason: str
+    evidence_due_at: str
+    at: str
+
+
 class QuotaCrossed(_Message, frozen=True, kw_only=True):
     """Usage of a meter reached a threshold within a period.
 

@@ -121,6 +121,24 @@ PAYMENT_FAILED = Topic(
     retention_ms=-1,
     partitioning=Partitioning.BILLING,
 )
+PAYMENT_REFUNDED = Topic(
+    "payment.refunded",
+    key="tenant",
+    payload="core.messages.PaymentRefunded, JSON",
+    producers=("outbox of payments",),
+    consumers=("invoicing and ledger",),
+    retention_ms=-1,
+    partitioning=Partitioning.BILLING,
+)
+PAYMENT_DISPUTED = Topic(
+    "payment.disputed",
+    key="tenant",
+    payload="core.messages.PaymentDisputed, JSON",
+    producers=("outbox of payments",),
+    consumers=("ledger", "dunning"),
+    retention_ms=-1,
+    partitioning=Partitioning.BILLING,
+)
 BILLING_REJECTED = Topic(
     "billing.rejected",
     key="as on the source record",
@@ -141,5 +159,7 @@ ALL_TOPICS: tuple[Topic, ...] = (
     INVOICE_FINALIZED,
     PAYMENT_SETTLED,
     PAYMENT_FAILED,
+    PAYMENT_REFUNDED,
+    PAYMENT_DISPUTED,
     BILLING_REJECTED,
 )

@@ -17,6 +17,7 @@ from core.errors import BrokenInvariantError
 from core.messages import InvoiceFinalized
 from core.money import Money
 from payments.domain.amount_due import parse_amount_due
+from payments.domain.history import Cause, CauseKind
 from payments.domain.payment import (
     NO_PAYMENT_METHOD,
     PROVIDER_ERROR,
@@ -29,7 +30,7 @@ from payments.domain.payment import (
     record_answer,
 )
 from payments.ports import ExhaustedKeyError, PaymentMethod, PaymentProvider, PaymentStore, PaymentUnit
-from payments.record_change import record_change
+from payments.record_change import record_change, record_opening
 
 NO_PROVIDER = "none"
 # Stripe may forget a key after 24 hours: past this age a repeated call could charge again, so we only look up.
@@ -92,11 +93,12 @@ async def _open_payment(
         amount=amount,
         created_at=now,
     )
-    if not await unit.insert_payment(payment, now):
+    cause = Cause(CauseKind.REQUEST, f"invoice {invoice.number}")
+    if not await record_opening(unit, payment, now, cause):
         return None, False
     if not usable:
         failed = fail(payment, NO_PAYMENT_METHOD, "the tenant has no payment method that a provider here can charge")
-        await record_change(unit, payment, failed, now)
+        await record_change(unit, payment, failed, now, cause)
         log.warning("payment.no_method", invoice_id=payment.invoice_id, tenant_id=payment.tenant_id)
         return failed, True
     return payment, True
@@ -139,7 +141,7 @@ async def _record(store: PaymentStore, asked: Payment, outcome: Outcome, now: da
             raise BrokenInvariantError(
                 f"{payment.payment_id}: the provider's answer contradicts our request: {changed}"
             )
-        await record_change(unit, payment, changed, now)
+        await record_change(unit, payment, changed, now, Cause(CauseKind.ANSWER))
     log.info(
         "payment.recorded", payment_id=changed.payment_id, status=changed.status.value, code=changed.failure_code or ""
     )

@@ -5,14 +5,19 @@ The rules of `payments.domain` never see these; the verbs at the package's top g
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, Protocol
 
 from core.errors import UnavailableError
+from core.money import Money
 from payments.domain.announcement import Announcement
+from payments.domain.dispute import Dispute, DisputeStatus
+from payments.domain.history import PaymentChange
 from payments.domain.payment import Outcome, Payment, Refusal
+from payments.domain.refund import Refund, RefundOutcome
 
 
 class UnknownOutcomeError(UnavailableError):
@@ -65,6 +70,84 @@ class PaymentNews:
     happened_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class RefundNews:
+    """What a webhook says of a refund. `refund_id` is ours, None for one that was made in the provider's own panel.
+
+    `payment_reference` is the provider's id of the refunded payment, as in `Payment.provider_reference`.
+    """
+
+    refund_id: str | None
+    payment_reference: str | None
+    outcome: RefundOutcome
+    reason: str
+    happened_at: datetime | None
+    # Our id of the refunded payment, where the event tells it: PayPal's names the capture, not the order.
+    payment_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DisputeNews:
+    """What a webhook says of a dispute; `status` and `amount` as in `payments.domain.dispute.Dispute`."""
+
+    reference: str
+    payment_reference: str | None
+    payment_id: str | None
+    status: DisputeStatus
+    amount: Money
+    reason: str
+    opened_at: datetime | None
+    evidence_due_at: datetime | None
+    happened_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class RefundTotal:
+    """A webhook says how much of a payment is refunded in all, without naming the refunds: a reason to look them up."""
+
+    payment_reference: str
+    refunded: Money
+
+
+@dataclass(frozen=True, slots=True)
+class MethodNews:
+    """A customer saved a method at the provider (`is_usable`), or it was taken away there."""
+
+    tenant_id: str | None
+    customer_reference: str
+    method_reference: str
+    is_usable: bool
+    happened_at: datetime | None
+
+
+News = PaymentNews | RefundNews | RefundTotal | DisputeNews | MethodNews
+
+
+@dataclass(frozen=True, slots=True)
+class PayerAction:
+    """Where the payer must go for a payment to go on: 3-D Secure at the bank, or approval at the provider."""
+
+    payment_id: str
+    url: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DuePayment:
+    """A payment whose outcome is to be looked up now; `checks` counts the look-ups so far."""
+
+    payment: Payment
+    checks: int
+
+
+@dataclass(frozen=True, slots=True)
+class DueRefund:
+    """A refund whose outcome is to be looked up now; `checks` counts the look-ups so far."""
+
+    refund: Refund
+    checks: int
+
+
 class PaymentUnit(Protocol):
     """One transaction of the store; leaving it without an exception commits."""
 
@@ -93,6 +176,93 @@ class PaymentUnit(Protocol):
 
     async def update_payment(self, payment: Payment, now: datetime) -> None:
         """Write a changed payment; `ConflictError` if another payment of its invoice is live or has succeeded."""
+        ...
+
+    async def note_change(self, change: PaymentChange) -> None:
+        """Add an entry to a payment's history."""
+        ...
+
+    async def save_refund(self, refund: Refund, now: datetime) -> None:
+        """Write a refund, new or changed."""
+        ...
+
+    async def refunds_of(self, payment_id: str) -> Sequence[Refund]:
+        """Return all refunds of a payment, oldest first; lock the payment before, so that none is added meanwhile."""
+        ...
+
+    async def find_refund(self, refund_id: str) -> Refund | None:
+        """Return a refund by our id, unlocked; lock its payment and read again before changing it."""
+        ...
+
+    async def save_dispute(self, dispute: Dispute, now: datetime) -> None:
+        """Write a dispute, new or changed."""
+        ...
+
+    async def find_dispute(self, dispute_id: str) -> Dispute | None:
+        """Return a dispute; lock its payment before."""
+        ...
+
+    async def disputes_of(self, payment_id: str) -> Sequence[Dispute]:
+        """Return all disputes of a payment, oldest first; lock the payment before."""
+        ...
+
+    async def history_of(self, payment_id: str) -> Sequence[PaymentChange]:
+        """Return everything that happened to a payment, its refunds and disputes, oldest first."""
+        ...
+
+    async def schedule_check(self, payment_id: str, checks: int, at: datetime | None) -> None:
+        """Say when a payment's outcome is to be looked up next, None for never; its refunds count as read."""
+        ...
+
+    async def ask_for_refunds(self, payment_id: str, now: datetime) -> None:
+        """Let the next look-up, due now, read the payment's refunds at the provider too."""
+        ...
+
+    async def schedule_refund_check(self, refund_id: str, checks: int, at: datetime | None) -> None:
+        """Say when a refund's outcome is to be looked up next; None for never."""
+        ...
+
+    async def due_checks(self, now: datetime, limit: int) -> Sequence[DuePayment]:
+        """Return payments whose look-up is due, the most overdue first, unlocked."""
+        ...
+
+    async def due_refund_checks(self, now: datetime, limit: int) -> Sequence[DueRefund]:
+        """Return refunds whose look-up is due, the most overdue first, unlocked."""
+        ...
+
+    async def save_action(self, action: PayerAction, now: datetime) -> None:
+        """Keep where the payer must go; a newer address takes the place of an earlier one, the time to act stays."""
+        ...
+
+    async def find_action(self, payment_id: str) -> PayerAction | None:
+        """Return where the payer must go."""
+        ...
+
+    async def waiting_for_payer(self, provider: str, limit: int) -> Sequence[Payment]:
+        """Return payments in `requires_action` whose payer was not told yet, oldest first, unlocked."""
+        ...
+
+    async def mark_payer_told(self, payment_id: str, at: datetime) -> None:
+        """Remember that the payer was told where to go."""
+        ...
+
+    async def expired_actions(self, provider: str, now: datetime, limit: int) -> Sequence[Payment]:
+        """Return payments in `requires_action` whose time to act is over, oldest first, unlocked."""
+        ...
+
+    async def save_payer_method(self, method: PaymentMethod, now: datetime) -> None:
+        """Store how a tenant pays since `now`; earlier references of the same provider are replaced, later ones stay.
+
+        Raises `InvalidInputError` (`unknown_tenant`).
+        """
+        ...
+
+    async def remove_payer_method(self, provider: str, customer_reference: str, method_reference: str) -> bool:
+        """Forget a saved method that is no longer usable; False if it was not the one in use."""
+        ...
+
+    async def tenant_of_customer(self, provider: str, customer_reference: str) -> str | None:
+        """Return the tenant who is this customer at the provider."""
         ...
 
     async def announce(self, announcement: Announcement, now: datetime) -> None:
@@ -145,7 +315,7 @@ class PayerStore(Protocol):
 
 
 class PaymentProvider(Protocol):
-    """Takes money from a saved method."""
+    """Takes money from a saved method, and gives it back."""
 
     name: ClassVar[str]
 
@@ -157,7 +327,83 @@ class PaymentProvider(Protocol):
         ...
 
     async def find_charge(self, payment: Payment, method: PaymentMethod) -> Outcome | None:
-        """Look up what became of a payment, None if the provider knows nothing of it."""
+        """Look up what became of a payment, None if the provider knows nothing of it.
+
+        Raises `UnknownOutcomeError` if it does not answer.
+        """
+        ...
+
+    async def refund(self, refund: Refund, payment: Payment) -> RefundOutcome:
+        """Give (a part of) a payment back, with the refund's id as idempotency key.
+
+        A refusal of the provider is an outcome (failed, with its code). Raises `UnknownOutcomeError` and
+        `ExhaustedKeyError` as `charge` does.
+        """
+        ...
+
+    async def find_refund(self, refund: Refund, payment: Payment) -> RefundOutcome | None:
+        """Look up what became of a refund, None if the provider knows nothing of it; raises `UnknownOutcomeError`."""
+        ...
+
+
+class RefundLister(Protocol):
+    """A provider that can tell all refunds of a payment, those made in its own panel included."""
+
+    async def list_refunds(self, payment: Payment) -> Sequence[RefundNews]:
+        """Return every refund of the payment, oldest first; raises `UnknownOutcomeError` if it does not answer."""
+        ...
+
+
+class EventSource(Protocol):
+    """A provider that can be asked for its events, for those whose webhooks never came."""
+
+    name: ClassVar[str]
+
+    def list_events(self, since: datetime, until: datetime) -> AsyncIterator[StoredWebhook]:
+        """Return the events created in [since, until), as a webhook would have brought them.
+
+        Raises `UnavailableError` if the provider does not answer, also in the middle.
+        """
+        ...
+
+
+class ActionProvider(Protocol):
+    """A provider whose payer may have to act: pass 3-D Secure, or approve the payment."""
+
+    name: ClassVar[str]
+
+    async def request_action(self, payment: Payment, method: PaymentMethod) -> str | Outcome:
+        """Return the address where the payer can act, or what became of the payment if there is nothing to do.
+
+        Asking again is harmless. Raises `UnknownOutcomeError` if the provider does not answer.
+        """
+        ...
+
+    async def abandon(self, payment: Payment) -> Outcome:
+        """Cancel a payment that its payer left, and return what it is then: canceled, or whatever overtook that.
+
+        Raises `UnknownOutcomeError` if the provider does not answer.
+        """
+        ...
+
+
+class PayerNotice(Protocol):
+    """Tells payers where to go."""
+
+    async def send_action_link(self, payer: Payer, payment: Payment, action: PayerAction) -> None:
+        """Send the link, once per payment (the message has an id of its own); raises `UnavailableError`."""
+        ...
+
+
+class SweepStore(Protocol):
+    """Remembers up to when a provider's events were swept."""
+
+    async def swept_until(self, provider: str) -> datetime | None:
+        """Return the instant before which every event is in the inbox; None before the first sweep."""
+        ...
+
+    async def set_swept_until(self, provider: str, until: datetime) -> None:
+        """Remember it; it never goes back."""
         ...
 
 
@@ -178,6 +424,7 @@ class CustomerRegistrar(Protocol):
 class WebhookReader(Protocol):
     """Reads a provider's webhook bodies."""
 
-    def read(self, webhook: StoredWebhook) -> PaymentNews | Refusal | None:
-        """Return what it says of a payment, why it cannot be read, or None if it is of no concern."""
+    def read(self, webhook: StoredWebhook) -> News | Refusal | None:
+        """Return what it says of a payment, refund, dispute or method, why it cannot be read, or None if it is of no
+        concern."""
         ...

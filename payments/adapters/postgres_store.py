@@ -12,34 +12,34 @@ from psycopg.errors import ForeignKeyViolation, UniqueViolation
 from psycopg_pool import PoolTimeout
 
 from core.errors import ConflictError, Fault, InvalidInputError, UnavailableError
-from core.money import Money
+from payments.adapters.postgres_refunds import RefundRows
+from payments.adapters.postgres_rows import PAYMENT_COLUMNS, read_payment, storable
+from payments.adapters.postgres_upkeep import UpkeepRows
 from payments.domain.announcement import Announcement
-from payments.domain.payment import Payment, PaymentStatus
+from payments.domain.payment import Payment
+from payments.domain.schedule import FIRST_CHECK_AFTER
 from payments.ports import Payer, PaymentMethod, StoredWebhook
 from runtime.outbox import append_event
-from runtime.postgres import Connection, Pool
+from runtime.postgres import Pool
 
 # The provider gives up after a few seconds and sends again.
 _INBOX_WAIT_SECONDS = 1.5
-_COLUMNS = (
-    "payment_id, invoice_id, tenant_id, attempt, provider, provider_reference, amount, currency, status,"
-    " failure_code, failure_reason, created_at, settled_at"
-)
-_LATEST = f"SELECT {_COLUMNS} FROM payments WHERE invoice_id = %s ORDER BY attempt DESC LIMIT 1 FOR UPDATE"  # noqa: S608
-_BY_ID = f"SELECT {_COLUMNS} FROM payments WHERE payment_id = %s FOR UPDATE"  # noqa: S608
-_BY_REFERENCE = f"SELECT {_COLUMNS} FROM payments WHERE provider = %s AND provider_reference = %s FOR UPDATE"  # noqa: S608
+_LATEST = f"SELECT {PAYMENT_COLUMNS} FROM payments WHERE invoice_id = %s ORDER BY attempt DESC LIMIT 1 FOR UPDATE"  # noqa: S608
+_BY_ID = f"SELECT {PAYMENT_COLUMNS} FROM payments WHERE payment_id = %s FOR UPDATE"  # noqa: S608
+_BY_REFERENCE = f"SELECT {PAYMENT_COLUMNS} FROM payments WHERE provider = %s AND provider_reference = %s FOR UPDATE"  # noqa: S608
 # Without a conflict target: the partial index that allows one live payment per invoice counts as well.
 _INSERT = """
 INSERT INTO payments (payment_id, invoice_id, tenant_id, attempt, provider, amount, currency, status, created_at,
-                      updated_at)
+                      updated_at, next_check_at)
 VALUES (%(payment_id)s, %(invoice_id)s, %(tenant_id)s, %(attempt)s, %(provider)s, %(amount)s, %(currency)s, %(status)s,
-        %(created_at)s, %(now)s)
+        %(created_at)s, %(now)s, %(next_check_at)s)
 ON CONFLICT DO NOTHING
 """
 _UPDATE = """
 UPDATE payments
 SET status = %(status)s, provider_reference = %(provider_reference)s, failure_code = %(failure_code)s,
-    failure_reason = %(failure_reason)s, settled_at = %(settled_at)s, updated_at = %(now)s
+    failure_reason = %(failure_reason)s, settled_at = %(settled_at)s, updated_at = %(now)s,
+    next_check_at = CASE WHEN %(is_open)s OR refunds_unread THEN next_check_at END
 WHERE payment_id = %(payment_id)s
 """
 _METHOD = """
@@ -55,20 +55,14 @@ _ADD_WEBHOOK = """
 INSERT INTO webhook_inbox (provider, event_id, event_type, body, received_at) VALUES (%s, %s, %s, %s, %s)
 ON CONFLICT (provider, event_id) DO NOTHING
 """
-_SAVE_METHOD = """
-INSERT INTO payment_methods (tenant_id, provider, customer_reference, method_reference, created_at)
-VALUES (%s, %s, %s, %s, %s)
-ON CONFLICT (tenant_id, provider) DO UPDATE
-SET customer_reference = excluded.customer_reference, method_reference = excluded.method_reference,
-    created_at = excluded.created_at
+_SWEPT = """
+INSERT INTO provider_sweeps (provider, swept_until) VALUES (%s, %s)
+ON CONFLICT (provider) DO UPDATE SET swept_until = greatest(provider_sweeps.swept_until, excluded.swept_until)
 """
 
 
-class PostgresPaymentUnit:
+class PostgresPaymentUnit(RefundRows, UpkeepRows):
     """One transaction; implements `payments.ports.PaymentUnit`."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
@@ -135,12 +129,9 @@ class PostgresPaymentUnit:
         """Mark a webhook as processed, with the reason if it was refused."""
         await self._connection.execute(_CLOSE_WEBHOOK, (now, refusal, webhook.provider, webhook.event_id))
 
-    async def _one(self, sql: str, parameters: tuple[Any, ...]) -> dict[str, Any] | None:
-        return await (await self._connection.execute(sql.encode(), parameters)).fetchone()
-
 
 class PostgresPayments:
-    """Implements `PaymentStore`, `WebhookInbox` and `PayerStore` over a pool."""
+    """Implements `PaymentStore`, `WebhookInbox`, `PayerStore` and `SweepStore` over a pool."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -184,10 +175,20 @@ class PostgresPayments:
     async def save_method(self, method: PaymentMethod, now: datetime) -> None:
         """Store the references, replacing earlier ones of the same provider."""
         async with self._pool.connection() as connection:
-            await connection.execute(
-                _SAVE_METHOD,
-                (method.tenant_id, method.provider, method.customer_reference, method.method_reference, now),
-            )
+            await UpkeepRows(connection).save_payer_method(method, now)
+
+    async def swept_until(self, provider: str) -> datetime | None:
+        """Return the instant before which every event is in the inbox; None before the first sweep."""
+        async with self._pool.connection() as connection:
+            row = await (
+                await connection.execute("SELECT swept_until FROM provider_sweeps WHERE provider = %s", (provider,))
+            ).fetchone()
+        return row["swept_until"] if row else None
+
+    async def set_swept_until(self, provider: str, until: datetime) -> None:
+        """Remember it; it never goes back."""
+        async with self._pool.connection() as connection:
+            await connection.execute(_SWEPT, (provider, until))
 
 
 def _parameters(payment: Payment, now: datetime) -> dict[str, Any]:
@@ -202,28 +203,14 @@ def _parameters(payment: Payment, now: datetime) -> dict[str, Any]:
         "currency": payment.amount.currency,
         "status": payment.status.value,
         "failure_code": payment.failure_code,
-        # The provider's words: PostgreSQL takes no NUL, and a page of text helps nobody.
-        "failure_reason": payment.failure_reason and payment.failure_reason.replace("\0", "")[:500],
+        "failure_reason": storable(payment.failure_reason),
         "created_at": payment.created_at,
         "settled_at": payment.settled_at,
+        "is_open": payment.is_open,
+        "next_check_at": now + FIRST_CHECK_AFTER if payment.is_open else None,
         "now": now,
     }
 
 
 def _payment(row: dict[str, Any] | None) -> Payment | None:
-    if row is None:
-        return None
-    return Payment(
-        payment_id=row["payment_id"],
-        invoice_id=row["invoice_id"],
-        tenant_id=row["tenant_id"],
-        attempt=row["attempt"],
-        provider=row["provider"],
-        amount=Money(row["amount"], row["currency"]),
-        created_at=row["created_at"],
-        status=PaymentStatus(row["status"]),
-        provider_reference=row["provider_reference"],
-        failure_code=row["failure_code"],
-        failure_reason=row["failure_reason"],
-        settled_at=row["settled_at"],
-    )
+    return read_payment(row) if row else None

@@ -25,6 +25,8 @@ CREATE TABLE tenants (
     -- An account is parked when an invariant broke: nothing is invoiced until a person looked.
     parked_reason      text,
     parked_at          timestamptz,
+    -- One document for all of a tenant's subscriptions whose billing period and currency are the same.
+    consolidated_invoices boolean NOT NULL DEFAULT false,
     CHECK ((parked_reason IS NULL) = (parked_at IS NULL))
 );
 
@@ -258,7 +260,8 @@ CREATE TABLE invoice_series (
 CREATE TABLE invoices (
     invoice_id         text PRIMARY KEY,
     tenant_id          text NOT NULL REFERENCES tenants,
-    subscription_id    text NOT NULL REFERENCES subscriptions,
+    -- Null: one-time items need none.
+    subscription_id    text REFERENCES subscriptions,
     period_start       timestamptz NOT NULL,
     period_end         timestamptz NOT NULL,
     -- 1 is the period's invoice, 2 and on bill what came after it was finalized.
@@ -279,18 +282,43 @@ CREATE TABLE invoices (
     engine_version     text NOT NULL,
     -- What prepaid and promotional credit paid of the total; the rest is due.
     credits_applied    numeric NOT NULL DEFAULT 0,
-    amount_due         numeric GENERATED ALWAYS AS (total - credits_applied) STORED,
+    amount_due         numeric GENERATED ALWAYS AS (
+        CASE kind WHEN 'credit_note' THEN 0 ELSE total - credits_applied - amount_credited END) STORED,
+    kind               text NOT NULL DEFAULT 'invoice' CHECK (kind IN ('invoice', 'credit_note')),
+    -- What it came from: a billing period, items put down by a person, less owed than billed, given back by a person,
+    -- the taking back of an invoice that is issued anew.
+    origin             text NOT NULL DEFAULT 'period'
+                       CHECK (origin IN ('period', 'one_time', 'correction', 'manual', 'reissue')),
+    -- Why: of a credit note, a void, a write-off. For people.
+    reason             text NOT NULL DEFAULT '',
+    -- What a document by a person's hand said, as a digest: the same key with something else is refused.
+    asked_sha256       text,
+    -- The invoice that this one is issued anew for.
+    replaces           text REFERENCES invoices,
+    -- What credit notes took off what was open; what they gave back beyond is in credit_note_applications.
+    amount_credited    numeric NOT NULL DEFAULT 0,
+    -- Of a draft: when its grace is over.
+    finalize_at        timestamptz,
+    -- When it was voided or written off.
+    closed_at          timestamptz,
     UNIQUE (subscription_id, period_start, sequence),
     CHECK (period_start < period_end),
     CHECK (total = subtotal + tax),
-    CHECK (total >= 0 AND amount_paid >= 0 AND amount_paid <= total),
-    CHECK ((status = 'draft') = (number IS NULL)),
-    CHECK ((number IS NULL) = (issued_at IS NULL) AND (number IS NULL) = (due_at IS NULL)),
-    CHECK ((status = 'paid') = (paid_at IS NOT NULL)),
+    CONSTRAINT invoices_subscription_check CHECK (
+        subscription_id IS NOT NULL OR origin IN ('one_time', 'correction', 'manual', 'reissue')),
+    CONSTRAINT invoices_amounts_check CHECK (
+        CASE kind WHEN 'credit_note' THEN total <= 0 AND amount_paid = 0 AND amount_credited = 0
+                  ELSE total >= 0 AND amount_paid >= 0 AND amount_credited >= 0 END),
+    CONSTRAINT invoices_check3 CHECK ((status = 'draft') = (number IS NULL)),
+    CONSTRAINT invoices_check4 CHECK ((number IS NULL) = (issued_at IS NULL) AND (number IS NULL) = (due_at IS NULL)),
+    CONSTRAINT invoices_check5 CHECK ((status = 'paid') = (paid_at IS NOT NULL)),
     CONSTRAINT invoices_credits_check CHECK (
-        credits_applied >= 0 AND credits_applied <= total AND amount_paid <= total - credits_applied)
+        credits_applied >= 0 AND credits_applied <= greatest(total, 0)
+        AND amount_paid <= greatest(total, 0) - credits_applied - amount_credited),
+    CONSTRAINT invoices_draft_check CHECK ((status = 'draft') = (finalize_at IS NOT NULL))
 );
 CREATE INDEX invoices_by_tenant ON invoices (tenant_id, period_start);
+CREATE INDEX invoices_by_grace ON invoices (finalize_at) WHERE status = 'draft';
 
 CREATE TABLE invoice_lines (
     invoice_id         text NOT NULL REFERENCES invoices,
@@ -319,12 +347,32 @@ CREATE TABLE invoice_lines (
     -- Start of the billing period whose account the line settles, whatever invoice it stands on. NULL: the invoice's.
     settles            timestamptz,
     PRIMARY KEY (invoice_id, position),
-    UNIQUE (invoice_id, item_key),
+    -- Given back by hand: the item stays billed, so it is not billed again.
+    adjusts            boolean NOT NULL DEFAULT false,
+    -- Null: the invoice's own.
+    subscription_id    text REFERENCES subscriptions,
+    CONSTRAINT invoice_lines_item_once UNIQUE NULLS NOT DISTINCT (invoice_id, item_key, corrects_invoice),
     CONSTRAINT invoice_lines_period_check CHECK (
         period_start < period_end AND (period_start IS NULL) = (period_end IS NULL)
         AND (period_start IS NULL) = (settles IS NULL))
 );
 CREATE INDEX invoice_lines_by_item ON invoice_lines (item_key);
+CREATE INDEX invoice_lines_by_corrected ON invoice_lines (corrects_invoice) WHERE corrects_invoice IS NOT NULL;
+CREATE INDEX invoice_lines_by_subscription ON invoice_lines (subscription_id) WHERE subscription_id IS NOT NULL;
+
+-- Where a credit note's value went, by invoice: off what was open, back to the credits the invoice had drawn, and what had
+-- been paid as a new credit. Together they are the credit note's total.
+CREATE TABLE credit_note_applications (
+    credit_note_id     text NOT NULL REFERENCES invoices,
+    invoice_id         text NOT NULL REFERENCES invoices,
+    amount             numeric NOT NULL CHECK (amount >= 0),
+    credits_returned   numeric NOT NULL CHECK (credits_returned >= 0),
+    credit_granted     numeric NOT NULL CHECK (credit_granted >= 0),
+    applied_at         timestamptz NOT NULL,
+    PRIMARY KEY (credit_note_id, invoice_id),
+    CHECK (amount + credits_returned + credit_granted > 0)
+);
+CREATE INDEX credit_note_applications_by_invoice ON credit_note_applications (invoice_id);
 
 CREATE TABLE invoice_documents (
     invoice_id         text NOT NULL REFERENCES invoices,
