@@ -34,6 +34,15 @@ def _check_url(name: str, value: str, schemes: tuple[str, ...]) -> str:
     return value
 
 
+def _check_secure(value: str) -> str:
+    """Take https, and plain http only to this machine itself: tests listen there."""
+    parts = urlsplit(value)
+    is_here = parts.scheme == "http" and parts.hostname in {"127.0.0.1", "::1", "localhost"}
+    if not parts.hostname or parts.username is not None or not (parts.scheme == "https" or is_here):
+        raise ValueError("expected https://host/…")
+    return value
+
+
 def mask_password(url: str) -> str:
     """Return the URL with its password, if it has one, as `***`."""
     parts = urlsplit(url)
@@ -99,12 +108,36 @@ class Settings(BaseSettings):
     stripe_api_key: SecretStr | None = None
     stripe_api_base: str = "https://api.stripe.com"
     stripe_webhook_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    paypal_client_id: str | None = Field(None, min_length=1, max_length=200)
+    paypal_client_secret: SecretStr | None = None
+    paypal_api_base: str = "https://api-m.paypal.com"
+    # Where PayPal sends the payer after approving, and after cancelling (the same, unless said otherwise).
+    paypal_return_url: str | None = None
+    paypal_cancel_url: str | None = None
+    # How long PayPal takes an approval: 3 hours, or the 24, 48 or 72 that an account manager can set.
+    paypal_approval_hours: int = Field(3, ge=1, le=72)
+    paypal_webhook_ids: Annotated[tuple[str, ...], NoDecode] = ()
+    # Only below these is a webhook's certificate believed to be PayPal's.
+    paypal_cert_prefixes: Annotated[tuple[str, ...], NoDecode] = (
+        "https://api.paypal.com/v1/notifications/certs/",
+        "https://api-m.paypal.com/v1/notifications/certs/",
+        "https://api.sandbox.paypal.com/v1/notifications/certs/",
+        "https://api-m.sandbox.paypal.com/v1/notifications/certs/",
+    )
+    # Certificate authorities in place of Mozilla's list.
+    paypal_ca_file: Path | None = None
 
     log_level: str = "INFO"
     log_json: bool = True
 
     @field_validator(
-        "alert_thresholds_percent", "alert_email_to", "stripe_webhook_secrets", "webhook_ports", mode="before"
+        "alert_thresholds_percent",
+        "alert_email_to",
+        "stripe_webhook_secrets",
+        "webhook_ports",
+        "paypal_webhook_ids",
+        "paypal_cert_prefixes",
+        mode="before",
     )
     @classmethod
     def _split_list(cls, value: Any) -> Any:
@@ -151,6 +184,27 @@ class Settings(BaseSettings):
     @classmethod
     def _check_stripe(cls, value: str) -> str:
         return _check_url("stripe_api_base", value, ("http", "https"))
+
+    @field_validator("paypal_api_base", "paypal_return_url", "paypal_cancel_url")
+    @classmethod
+    def _check_paypal(cls, value: str | None) -> str | None:
+        return value and _check_secure(value)
+
+    @field_validator("paypal_webhook_ids")
+    @classmethod
+    def _check_webhook_ids(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(name.isascii() and name.isalnum() and len(name) <= 50 for name in value):
+            raise ValueError("expected webhook ids of letters and digits, such as 1JE4291016473214C")
+        return value
+
+    @field_validator("paypal_cert_prefixes")
+    @classmethod
+    def _check_cert_prefixes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for prefix in value:
+            _check_secure(prefix)
+            if not prefix.endswith("/") or urlsplit(prefix).path == "/":
+                raise ValueError("expected addresses with a path that ends with a slash")
+        return value
 
     @field_validator("log_level")
     @classmethod
