@@ -1,0 +1,1 @@
+"""The bank desk's store in PostgreSQL."""

@@ -1,0 +1,1 @@
+"""What statements say and which invoices their entries may pay; pure."""
