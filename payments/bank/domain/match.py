@@ -1,8 +1,7 @@
 """Proposes which invoices an entry pays, with a score and the reasons for it; a person decides.
 
-The score is a sum of points that each reason gives, at most 100; a doubt takes points away. Points: what the payer wrote
-60, the amount 30, the payer's name 20, the payer's account seen before 20. 90 and more is what was written and to the
-cent.
+The score is a sum of points that each reason gives, at most 100; a doubt takes points away. What the payer wrote gives
+60, the amount 30, the payer's name 20, an account that was paid from before 20. 90 and more is named and to the cent.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ class Fit(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OpenInvoice:
-    """An invoice as the bank desk sees it. `open_amount` is what nobody has paid yet, payments on their way included."""
+    """An invoice as the bank desk sees it. `open_amount` is what is not paid yet, nor by payments on their way."""
 
     invoice_id: str
     number: str
@@ -122,7 +121,7 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How matching goes. `fee_tolerance` is how much bank fees may take of one transfer, in any currency's units."""
+    """How matching goes. `fee_tolerance` is how much bank fees may take of one transfer, in the entry's currency."""
 
     fee_tolerance: Decimal = _ZERO
 
@@ -164,7 +163,7 @@ def propose(
     rule = rules or Rules()
     named = [(each, how) for each in same if (how := names_invoice(each.number, text, known.compacted))]
     if named:
-        return [_named(known, named, rule)]
+        return _named(known, named, same, rule)
     found = _by_amount(known, same, rule)
     return sorted(found, key=lambda each: (-each.score, [part.number for part in each.parts]))[:_PROPOSALS_MAX]
 
@@ -175,7 +174,9 @@ def name_likeness(payer: str, tenant: str) -> float:
     return float(fuzz.token_sort_ratio(one, other)) if one and other else 0.0
 
 
-def _named(known: _Known, named: Sequence[tuple[OpenInvoice, str]], rules: Rules) -> Proposal:
+def _named(
+    known: _Known, named: Sequence[tuple[OpenInvoice, str]], invoices: Sequence[OpenInvoice], rules: Rules
+) -> list[Proposal]:
     """The payer wrote which invoices: the money goes to them, the oldest first."""
     reasons = [
         Reason(
@@ -185,16 +186,27 @@ def _named(known: _Known, named: Sequence[tuple[OpenInvoice, str]], rules: Rules
         )
         for index, (invoice, how) in enumerate(named)
     ]
-    invoices = [invoice for invoice, _ in named]
-    tenants = tuple(dict.fromkeys(invoice.tenant_id for invoice in invoices))
+    meant = sorted((invoice for invoice, _ in named), key=lambda each: (each.due_on, each.number))
+    tenants = tuple(dict.fromkeys(invoice.tenant_id for invoice in meant))
     if len(tenants) > 1:
         reasons.append(Reason("several_tenants", f"they are invoices of {len(tenants)} tenants", -10))
-    if not any(invoice.open_amount for invoice in invoices):
-        numbers = ", ".join(invoice.number for invoice in invoices)
+    opened = [each for each in meant if each.open_amount]
+    if not opened:
+        numbers = ", ".join(invoice.number for invoice in meant)
         reasons.append(Reason("paid_before", f"nothing is open of {numbers}: paid twice?", -20))
-        reasons += _payer_reasons(known, invoices[0])
-        return Proposal(known.incoming.entry_id, Fit.PAID_BEFORE, (), known.incoming.left, tenants, tuple(reasons))
-    return _spread(known, [each for each in invoices if each.open_amount], reasons, rules)
+        reasons += _payer_reasons(known, meant[0])
+        return [Proposal(known.incoming.entry_id, Fit.PAID_BEFORE, (), known.incoming.left, tenants, tuple(reasons))]
+    proposals = [_spread(known, opened, reasons, rules)]
+    more = known.incoming.left - sum((each.open_amount for each in opened), _ZERO)
+    if more > 0 and len(tenants) == 1:
+        # "000041 to 000043": the first is named, the others are meant.
+        names = {each.invoice_id for each in meant}
+        others = [each for each in invoices if each.tenant_id == tenants[0] and each.open_amount > 0]
+        others = sorted((each for each in others if each.invoice_id not in names), key=lambda each: each.due_on)
+        for chosen in _sums_to(others[:_INVOICES_MAX], more)[:1]:
+            text = f"with {', '.join(each.number for each in chosen)}, which nobody named, it is to the cent"
+            proposals.append(_spread(known, [*opened, *chosen], [*reasons, Reason("unnamed", text, -10)], rules))
+    return sorted(proposals, key=lambda each: -each.score)
 
 
 def _by_amount(known: _Known, invoices: Sequence[OpenInvoice], rules: Rules) -> list[Proposal]:

@@ -1,4 +1,7 @@
-"""Reads a bank's CSV by its profile. Owns that a cut or changed file is noticed: by its running balance or its totals."""
+"""Reads a bank's CSV by its profile. Owns that a cut or changed file is noticed, by its running balance or its totals.
+
+Only a file cut between two lines of a table without totals looks like a shorter one; the next file brings the rest.
+"""
 
 from __future__ import annotations
 

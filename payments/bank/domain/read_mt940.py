@@ -1,8 +1,8 @@
 """Reads MT940 strictly: what is not exactly a statement is refused with its line.
 
-Field forms: SWIFT's Category 9 reference guide, "MT 940 Customer Statement Message". Field 86, which that leaves open, is
-read in the two shapes banks use: with subfields (`166?00…?20…?32…`, the German banks' DK agreement) and with code words
-(`/EREF/…/NAME/…/REMI/…`). Why this is no library: docs/decisions/0034.
+Field forms: SWIFT's Category 9 reference guide, "MT 940 Customer Statement Message". Field 86, which that leaves open,
+is read in the two shapes banks use: with subfields (`166?00…?20…?32…`, the German banks' DK agreement) and with code
+words (`/EREF/…/NAME/…/REMI/…`). Why this is no library: docs/decisions/0034.
 """
 
 from __future__ import annotations

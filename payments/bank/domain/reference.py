@@ -1,4 +1,4 @@
-"""Finds invoices in what a payer wrote. Owns how tolerant that is: blanks, dashes, case and broken lines do not matter."""
+"""Finds invoices in what a payer wrote. Owns how tolerant that is: blanks, dashes, case, broken lines do not matter."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class Statement:
 
 
 def statement_id(statement: Statement, account_id: str) -> str:
-    """Return what names a statement: account, format, the bank's number and the closing day; its content without one."""
+    """Return what names a statement: account, format, the bank's number and closing day; without one its content."""
     if not statement.number:
         return derive_id("stmt", account_id, statement.format, content_digest(statement))
     return derive_id("stmt", account_id, statement.format, statement.number, str(statement.closed_on))
