@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import asyncio
 
-from core.clock import SystemClock
+from core.clock import Clock, SystemClock
 from core.errors import Fault, InvalidInputError
-from core.messages import InvoiceFinalized, InvoicingRequest, PaymentSettled, decode_message
-from core.topics import INVOICE_FINALIZED, INVOICING_REQUESTS, PAYMENT_SETTLED
+from core.messages import (
+    InvoiceFinalized,
+    InvoicingRequest,
+    PaymentDisputed,
+    PaymentRefunded,
+    PaymentSettled,
+    decode_message,
+)
+from core.topics import (
+    INVOICE_FINALIZED,
+    INVOICING_REQUESTS,
+    PAYMENT_DISPUTED,
+    PAYMENT_REFUNDED,
+    PAYMENT_SETTLED,
+    Topic,
+)
 from invoicing.adapters.clickhouse import ClickHouseUsage
 from invoicing.adapters.postgres_books import PostgresBooks
 from invoicing.adapters.postgres_register import PostgresRegister
+from invoicing.adapters.postgres_settlements import PostgresSettlements
 from invoicing.adapters.seller_file import load_seller
 from invoicing.invoice_period import Terms, invoice_period
-from invoicing.mark_invoice_paid import mark_invoice_paid
+from invoicing.record_money_back import record_dispute, record_refund
+from invoicing.settle_invoice import settle_invoice
+from invoicing.settlement_ports import Settlements
 from runtime.postgres import create_pool
 from runtime.settings import Settings
-from runtime.topic_consumer import TopicConsumer
+from runtime.topic_consumer import Handler, TopicConsumer
 
 REQUESTS_GROUP = "meterbook-invoicing"
 SETTLEMENTS_GROUP = "meterbook-settlements"
@@ -40,15 +57,27 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             await usage.close()
 
 
+def settlement_handlers(settlements: Settlements, clock: Clock) -> dict[Topic, Handler]:
+    """Return who puts down, by topic, what becomes of invoices' money."""
+
+    async def settled(raw: bytes | None) -> None:
+        await settle_invoice(decode_message(raw, PaymentSettled), settlements=settlements, clock=clock)
+
+    async def refunded(raw: bytes | None) -> None:
+        await record_refund(decode_message(raw, PaymentRefunded), settlements=settlements, clock=clock)
+
+    async def disputed(raw: bytes | None) -> None:
+        await record_dispute(decode_message(raw, PaymentDisputed), settlements=settlements, clock=clock)
+
+    return {PAYMENT_SETTLED: settled, PAYMENT_REFUNDED: refunded, PAYMENT_DISPUTED: disputed}
+
+
 async def run_settlements(settings: Settings, stop: asyncio.Event) -> None:
-    """Mark invoices paid from `payment.settled` until `stop` is set."""
-    async with create_pool(settings, max_size=2) as pool:
-        register = PostgresRegister(pool)
-
-        async def handle(raw: bytes | None) -> None:
-            await mark_invoice_paid(decode_message(raw, PaymentSettled), settlements=register)
-
-        await TopicConsumer(settings, PAYMENT_SETTLED, SETTLEMENTS_GROUP, handle).run(stop)
+    """Settle invoices from `payment.settled`, and record refunds and disputes, until `stop` is set."""
+    async with create_pool(settings, max_size=3) as pool, asyncio.TaskGroup() as tasks:
+        handlers = settlement_handlers(PostgresSettlements(pool), SystemClock())
+        for topic, handle in handlers.items():
+            tasks.create_task(TopicConsumer(settings, topic, SETTLEMENTS_GROUP, handle).run(stop))
 
 
 async def run_invoiced_facts(settings: Settings, stop: asyncio.Event) -> None:

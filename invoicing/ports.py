@@ -17,6 +17,8 @@ from invoicing.domain.invoice import Buyer, Invoice
 from invoicing.domain.lines import Billed
 from invoicing.domain.subscribed import Subscribed
 from invoicing.domain.usage_evidence import UsageEvidence
+from invoicing.life_ports import IssuedDocuments
+from ledger.domain.entry import LedgerEntry
 from rating.credit_ledger import CreditLedger
 from rating.domain.fine_usage import Entries, FineUsage
 from rating.domain.windows import Windows
@@ -57,6 +59,15 @@ class Account(Protocol):
         """The tenant's credits, moved in this transaction."""
         ...
 
+    @property
+    def issued(self) -> IssuedDocuments:
+        """The tenant's documents after they were issued, and its drafts."""
+        ...
+
+    async def post(self, entries: Sequence[LedgerEntry], now: datetime) -> int:
+        """Write down in the double-entry ledger what a cause moved; a cause that is there is not written again."""
+        ...
+
     async def subscriptions(self, before: datetime) -> list[Subscribed]:
         """Return the subscriptions that began before an instant, by start, ended ones too."""
         ...
@@ -80,7 +91,8 @@ class Account(Protocol):
     ) -> dict[str, Billed]:
         """Return what was billed, summed over all invoices, by item key.
 
-        Of the items named, and of those whose last line settles one of the billing periods that start then.
+        Of the items named, and of those whose last line settles one of the billing periods that start then. Drafts and
+        void documents do not count.
         """
         ...
 
@@ -89,7 +101,7 @@ class Account(Protocol):
         ...
 
     async def next_sequence(self, subscription_id: str, period: Period) -> int:
-        """Return the sequence the period's next invoice gets."""
+        """Return the sequence the period's next document gets; one that a void document has is used up."""
         ...
 
     async def take_number(self, series: str) -> int:
@@ -170,39 +182,6 @@ class UsageProgress(Protocol):
 
     async def settled(self, as_of: datetime) -> bool:
         """Tell whether every event the broker had received by `as_of` is counted."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Payable:
-    """An invoice as settling it sees it; `amount_due` is what is left after credits."""
-
-    invoice_id: str
-    tenant_id: str
-    status: str
-    currency: str
-    amount_due: Decimal
-    amount_paid: Decimal
-
-
-class Settlements(Protocol):
-    """Invoices being paid."""
-
-    def open_payable(self, invoice_id: str) -> AbstractAsyncContextManager[OpenPayable | None]:
-        """Lock an invoice in a transaction; None if it is unknown."""
-        ...
-
-
-class OpenPayable(Protocol):
-    """One locked invoice."""
-
-    @property
-    def payable(self) -> Payable:
-        """The invoice as it stands."""
-        ...
-
-    async def mark_paid(self, amount: Decimal, paid_at: datetime) -> None:
-        """Record the payment."""
         ...
 
 

@@ -1,9 +1,8 @@
-"""Invoices as a whole in PostgreSQL: lists, settlement, snapshots and documents, facts."""
+"""Invoices as a whole in PostgreSQL: lists, snapshots and documents, facts."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -11,10 +10,10 @@ from typing import Any
 from core.calendar import Calendar
 from core.period import parse_month
 from invoicing.domain.which_periods import periods_ending_in
-from invoicing.ports import Document, InvoicedFact, ListedInvoice, Payable, StoredSnapshot, ToInvoice
+from invoicing.ports import Document, InvoicedFact, ListedInvoice, StoredSnapshot, ToInvoice
 from rating.domain.cycle import Cycle, Interval, calendar_cycle
 from rating.rate_timeline import period_name
-from runtime.postgres import Connection, Pool
+from runtime.postgres import Pool
 
 # Wide: months of other zones begin and end up to a day apart. A subscription whose last change was put down only now
 # may owe something for periods before its end, or have something coming.
@@ -57,7 +56,7 @@ _FACTS = (
 
 
 class PostgresRegister:
-    """`InvoiceRegister`, `Settlements`, `DocumentRegister` and `InvoicedLines` over a pool."""
+    """`InvoiceRegister`, `DocumentRegister` and `InvoicedLines` over a pool."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -90,18 +89,6 @@ class PostgresRegister:
                 (tenant_id,),
             )
             return changed.rowcount == 1
-
-    @asynccontextmanager
-    async def open_payable(self, invoice_id: str) -> AsyncIterator[PostgresPayable | None]:
-        """Lock an invoice in a transaction; None if it is unknown."""
-        async with self._pool.connection() as connection, connection.transaction():
-            found = await connection.execute(
-                "SELECT invoice_id, tenant_id, status, currency, amount_due, amount_paid FROM invoices"
-                " WHERE invoice_id = %s FOR NO KEY UPDATE",
-                (invoice_id,),
-            )
-            row = await found.fetchone()
-            yield PostgresPayable(connection, Payable(**row)) if row else None
 
     async def snapshot(self, invoice_id: str) -> StoredSnapshot | None:
         """Return an invoice's snapshot, None if there is no such invoice."""
@@ -146,25 +133,6 @@ class PostgresRegister:
     async def _rows(self, query: str, arguments: Any) -> list[dict[str, Any]]:
         async with self._pool.connection() as connection:
             return await (await connection.execute(query.encode(), arguments)).fetchall()
-
-
-class PostgresPayable:
-    """An `OpenPayable` within its transaction."""
-
-    def __init__(self, connection: Connection, payable: Payable) -> None:
-        self._connection, self._payable = connection, payable
-
-    @property
-    def payable(self) -> Payable:
-        """The invoice as it stands."""
-        return self._payable
-
-    async def mark_paid(self, amount: Decimal, paid_at: datetime) -> None:
-        """Record the payment."""
-        await self._connection.execute(
-            "UPDATE invoices SET status = 'paid', amount_paid = %s, paid_at = %s WHERE invoice_id = %s",
-            (amount, paid_at, self._payable.invoice_id),
-        )
 
 
 def _cycle_of(row: Mapping[str, Any], calendar: Calendar) -> Cycle:

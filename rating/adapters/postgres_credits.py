@@ -14,7 +14,9 @@ from typing import Any
 import psycopg
 
 from core.errors import BrokenInvariantError, must_hold
+from ledger.adapters.postgres import post
 from rating.domain.credit import Credit, CreditEntry, CreditGrant, CreditKind, EntryKind, LedgerAccount, accounts_of
+from rating.domain.credit_postings import postings_of
 from runtime.postgres import Connection
 
 _GRANT = (
@@ -102,7 +104,7 @@ class PostgresCreditLedger:
             reason_given = refused.diag.message_primary or str(refused)
             raise BrokenInvariantError(f"credit {grant.grant_id}, {kind.value} {amount}: {reason_given}") from refused
         must_hold(rows[0]["balance_after"] >= 0, f"credit {grant.grant_id} was overdrawn")
-        return CreditEntry(
+        entry = CreditEntry(
             grant_id=grant.grant_id,
             tenant_id=grant.tenant_id,
             kind=kind,
@@ -114,6 +116,8 @@ class PostgresCreditLedger:
             reason=reason,
             **rows[0],
         )
+        await post(self._connection, postings_of(entry, grant), at)
+        return entry
 
     async def entries_for(self, invoice_id: str) -> list[CreditEntry]:
         """Return what an invoice drew and gave back, in the order in which it was written."""

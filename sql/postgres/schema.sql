@@ -27,8 +27,37 @@ CREATE TABLE tenants (
     parked_at          timestamptz,
     -- One document for all of a tenant's subscriptions whose billing period and currency are the same.
     consolidated_invoices boolean NOT NULL DEFAULT false,
-    CHECK ((parked_reason IS NULL) = (parked_at IS NULL))
+    state              text NOT NULL DEFAULT '' CHECK (state ~ '^([A-Z0-9]{1,3})?$'),
+    postal_code        text NOT NULL DEFAULT '' CHECK (length(postal_code) <= 12),
+    is_business        boolean NOT NULL DEFAULT true,
+    vat_number         text NOT NULL DEFAULT '' CHECK (vat_number ~ '^([A-Z0-9]{2,20})?$'),
+    -- Why no tax is charged, in a sentence for the invoice, and its VATEX code if it has one.
+    tax_exempt         text NOT NULL DEFAULT '',
+    tax_exempt_code    text NOT NULL DEFAULT '',
+    language           text NOT NULL DEFAULT 'en' CHECK (language ~ '^[a-z]{2}$'),
+    -- What VIES said last of the number. Null: not checked yet.
+    vat_valid          boolean,
+    vat_checked_at     timestamptz,
+    CHECK ((parked_reason IS NULL) = (parked_at IS NULL)),
+    CONSTRAINT tenants_vat_check CHECK (
+        (vat_valid IS NULL) = (vat_checked_at IS NULL) AND (vat_valid IS NULL OR vat_number <> '')),
+    CONSTRAINT tenants_exempt_check CHECK (tax_exempt <> '' OR tax_exempt_code = '')
 );
+
+-- Every answer VIES gave, with the consultation number that proves it. Never changes.
+CREATE TABLE vat_checks (
+    tenant_id          text NOT NULL REFERENCES tenants,
+    vat_number         text NOT NULL,
+    checked_at         timestamptz NOT NULL,
+    valid              boolean NOT NULL,
+    consultation       text NOT NULL DEFAULT '',
+    requester          text NOT NULL DEFAULT '',
+    name               text NOT NULL DEFAULT '',
+    address            text NOT NULL DEFAULT '',
+    PRIMARY KEY (tenant_id, vat_number, checked_at)
+);
+CREATE TRIGGER vat_checks_never_change BEFORE UPDATE OR DELETE ON vat_checks
+    FOR EACH ROW EXECUTE FUNCTION refuse_change();
 
 CREATE TABLE meters (
     meter_id           text PRIMARY KEY,
@@ -315,7 +344,16 @@ CREATE TABLE invoices (
     CONSTRAINT invoices_credits_check CHECK (
         credits_applied >= 0 AND credits_applied <= greatest(total, 0)
         AND amount_paid <= greatest(total, 0) - credits_applied - amount_credited),
-    CONSTRAINT invoices_draft_check CHECK ((status = 'draft') = (finalize_at IS NOT NULL))
+    CONSTRAINT invoices_draft_check CHECK ((status = 'draft') = (finalize_at IS NOT NULL)),
+    -- Where the invoice is in another currency than the seller's tax returns: how much of theirs one unit of its is, and
+    -- the tax in it (VAT Directive, Art. 230).
+    exchange_rate      numeric CHECK (exchange_rate > 0),
+    exchange_currency  text,
+    exchange_date      date,
+    exchange_tax       numeric,
+    CONSTRAINT invoices_exchange_check CHECK (
+        (exchange_rate IS NULL) = (exchange_currency IS NULL) AND (exchange_rate IS NULL) = (exchange_date IS NULL)
+        AND (exchange_rate IS NULL) = (exchange_tax IS NULL))
 );
 CREATE INDEX invoices_by_tenant ON invoices (tenant_id, period_start);
 CREATE INDEX invoices_by_grace ON invoices (finalize_at) WHERE status = 'draft';
@@ -351,6 +389,15 @@ CREATE TABLE invoice_lines (
     adjusts            boolean NOT NULL DEFAULT false,
     -- Null: the invoice's own.
     subscription_id    text REFERENCES subscriptions,
+    -- How the line is taxed, as it was decided; lines from before there was tax were not.
+    tax_treatment      jsonb NOT NULL DEFAULT '{"category": "O", "rate": "0", "place": "", "behavior": "exclusive"}',
+    tax_amount         numeric NOT NULL DEFAULT 0,
+    -- Of a line that takes something back: the invoice whose tax it lowers. Null: taxed with its own invoice.
+    tax_origin         text REFERENCES invoices,
+    tax_category       text GENERATED ALWAYS AS (tax_treatment ->> 'category') STORED,
+    tax_rate           numeric GENERATED ALWAYS AS ((tax_treatment ->> 'rate')::numeric) STORED,
+    CONSTRAINT invoice_lines_tax_check CHECK (
+        tax_category IN ('S', 'Z', 'E', 'AE', 'K', 'G', 'O') AND tax_rate >= 0 AND (tax_category = 'S' OR tax_rate = 0)),
     CONSTRAINT invoice_lines_item_once UNIQUE NULLS NOT DISTINCT (invoice_id, item_key, corrects_invoice),
     CONSTRAINT invoice_lines_period_check CHECK (
         period_start < period_end AND (period_start IS NULL) = (period_end IS NULL)
@@ -359,6 +406,24 @@ CREATE TABLE invoice_lines (
 CREATE INDEX invoice_lines_by_item ON invoice_lines (item_key);
 CREATE INDEX invoice_lines_by_corrected ON invoice_lines (corrects_invoice) WHERE corrects_invoice IS NOT NULL;
 CREATE INDEX invoice_lines_by_subscription ON invoice_lines (subscription_id) WHERE subscription_id IS NOT NULL;
+CREATE INDEX invoice_lines_by_tax_origin ON invoice_lines (tax_origin) WHERE tax_origin IS NOT NULL;
+
+-- An invoice's tax by category, rate and place: base and tax add up to its subtotal and tax.
+CREATE TABLE invoice_taxes (
+    invoice_id         text NOT NULL REFERENCES invoices,
+    category           text NOT NULL CHECK (category IN ('S', 'Z', 'E', 'AE', 'K', 'G', 'O')),
+    rate               numeric NOT NULL CHECK (rate >= 0 AND rate < 100),
+    -- Where it is taxed, such as DE or US-CA; '' is nowhere.
+    place              text NOT NULL,
+    kind               text NOT NULL DEFAULT '',
+    base               numeric NOT NULL,
+    tax                numeric NOT NULL,
+    reason_code        text NOT NULL DEFAULT '',
+    note_code          text NOT NULL DEFAULT '',
+    note               text NOT NULL DEFAULT '',
+    PRIMARY KEY (invoice_id, category, rate, place),
+    CHECK (category = 'S' OR rate = 0)
+);
 
 -- Where a credit note's value went, by invoice: off what was open, back to the credits the invoice had drawn, and what had
 -- been paid as a new credit. Together they are the credit note's total.
@@ -411,9 +476,10 @@ CREATE TABLE payments (
     CHECK ((status = 'succeeded') = (settled_at IS NOT NULL))
 );
 CREATE INDEX payments_to_check ON payments (next_check_at) WHERE next_check_at IS NOT NULL;
--- At most one live or successful payment per invoice: a second charge cannot even be written down.
+-- At most one live or successful payment per invoice: a second charge cannot even be written down. What came by bank is
+-- no charge: it has come, in as many parts as the payer chose.
 CREATE UNIQUE INDEX one_live_payment_per_invoice ON payments (invoice_id)
-    WHERE status IN ('pending', 'processing', 'requires_action', 'succeeded');
+    WHERE status IN ('pending', 'processing', 'requires_action', 'succeeded') AND provider <> 'wire';
 
 CREATE TABLE refunds (
     refund_id          text PRIMARY KEY,

@@ -12,6 +12,7 @@ from core.ids import TENANT_PATTERN
 from core.money import MINOR_UNITS, round_to_minor
 from rating.domain.coupon import PRIORITY_DEFAULT, Coupon, Duration
 from rating.domain.credit import CreditGrant, CreditKind
+from rating.domain.credit_postings import RESERVED_REASONS
 from rating.domain.fields import Fields
 
 PRIORITY_MAX = 255
@@ -85,6 +86,8 @@ def read_credit(
     if not isinstance(reason, str) or len(reason) > REASON_MAX or not (reason.isprintable()):
         fields.fault("reason", "invalid_text", f"expected up to {REASON_MAX} printable characters")
         reason = ""
+    if reason in RESERVED_REASONS:
+        fields.fault("reason", "reserved_reason", "only the books give this reason: it says where the money came from")
     grant = CreditGrant(
         grant_id=grant_id,
         tenant_id=tenant_id,

@@ -13,12 +13,15 @@ from typing import Any
 from core.messages import InvoicingRequest
 from core.meters import Meter
 from core.period import Period
-from invoicing.domain.invoice import Buyer, Invoice
-from invoicing.domain.lines import Billed
+from invoicing.domain.invoice import Buyer, Invoice, Origin
+from invoicing.domain.lines import Billed, bill_up
 from invoicing.domain.subscribed import Subscribed
 from invoicing.domain.usage_evidence import HourOfUsage, UsageEvidence
 from invoicing.domain.which_periods import requested_periods
-from invoicing.ports import Document, InvoicedFact, ListedInvoice, Payable, StoredSnapshot, ToInvoice
+from invoicing.ports import Document, InvoicedFact, ListedInvoice, StoredSnapshot, ToInvoice
+from invoicing.settlement_ports import MoneyBack, Payable, Settlement
+from ledger.adapters.memory import MemoryLedger
+from ledger.domain.entry import LedgerEntry
 from rating.domain.cycle import Interval, calendar_cycle
 from rating.domain.fine_usage import Entries, FineUsage, in_order
 from rating.domain.measured import MeasuredTotal
@@ -27,6 +30,7 @@ from rating.domain.proration import Convention
 from rating.domain.timeline import Change, ChangeKind, Held, SubscriptionStart
 from rating.domain.usage import usage_row
 from rating.domain.windows import Windows, holds_instant
+from tests.invoicing.memory_issued import IssuedState, MemoryIssued
 from tests.rating.memory_credits import MemoryCreditLedger
 
 
@@ -51,8 +55,13 @@ class MemoryState:
     subscribed: dict[str, list[Subscribed]] = field(default_factory=dict)
     meters: dict[str, Meter] = field(default_factory=dict)
     series: dict[str, int] = field(default_factory=dict)
-    invoices: list[Invoice] = field(default_factory=list)
     ledger: MemoryCreditLedger = field(default_factory=MemoryCreditLedger)
+    issued: IssuedState = field(default_factory=IssuedState)
+    posted: MemoryLedger = field(default_factory=MemoryLedger)
+
+    @property
+    def invoices(self) -> list[Invoice]:
+        return self.issued.invoices
 
 
 class MemoryBooks:
@@ -130,6 +139,13 @@ class MemoryAccount:
     def ledger(self) -> MemoryCreditLedger:
         return self._state.ledger
 
+    @property
+    def issued(self) -> MemoryIssued:
+        return MemoryIssued(self._state.issued, self._tenant_id)
+
+    async def post(self, entries: Sequence[LedgerEntry], now: datetime) -> int:
+        return await self._state.posted.post(entries, now)
+
     async def subscriptions(self, before: datetime) -> list[Subscribed]:
         found = [one for one in self._state.subscribed[self._tenant_id] if one.start.started_at < before]
         return sorted(found, key=lambda one: one.start.started_at)
@@ -155,35 +171,33 @@ class MemoryAccount:
     async def billed(
         self, subscription_id: str, *, settling: Sequence[datetime], item_keys: Sequence[str]
     ) -> dict[str, Billed]:
-        billed: dict[str, Billed] = {}
-        settled: dict[str, datetime] = {}
-        for invoice in self._of(subscription_id):
-            for line in invoice.draft.lines:
-                settled[line.item_key] = line.settles or invoice.draft.period.start
-                before = billed.get(line.item_key)
-                if before is None:
-                    billed[line.item_key] = Billed(line, invoice.draft.invoice_id, invoice.number)
-                    continue
-                summed = replace(
-                    before.line,
-                    quantity=before.line.quantity + line.quantity,
-                    exact_amount=before.line.exact_amount + line.exact_amount,
-                    amount=before.line.amount + line.amount,
-                )
-                billed[line.item_key] = replace(before, line=summed)
-        return {key: one for key, one in billed.items() if key in item_keys or settled[key] in settling}
+        rows = list(self._state.issued.rows(subscription_id))
+        starts = {one.draft.invoice_id: one.draft.period.start for one in self._state.invoices}
+        settled = {row.line.item_key: row.line.settles or starts[row.invoice_id] for row in rows}
+        return {key: one for key, one in bill_up(rows).items() if key in item_keys or settled[key] in settling}
 
     async def invoiced(self, subscription_id: str) -> dict[datetime, datetime]:
         found: dict[datetime, datetime] = {}
-        for invoice in self._of(subscription_id):
-            start = invoice.draft.period.start
-            settled = {start, *(line.settles for line in invoice.draft.lines if line.settles and line.settles < start)}
+        for invoice in self._state.issued.counting():
+            start, own = invoice.draft.period.start, invoice.draft.subscription_id == subscription_id
+            if invoice.origin in (Origin.MANUAL, Origin.ONE_TIME):
+                continue
+            settled = {start} if own else set()
+            for line in invoice.draft.lines:
+                if (line.subscription_id or invoice.draft.subscription_id) != subscription_id:
+                    continue
+                if line.settles and (line.settles < start or (not own and line.settles == start)):
+                    settled.add(line.settles)
             for one in settled:
                 found[one] = max(found.get(one, invoice.issued_at), invoice.issued_at)
         return found
 
     async def next_sequence(self, subscription_id: str, period: Period) -> int:
-        sequences = [one.draft.sequence for one in self._of(subscription_id) if one.draft.period == period]
+        sequences = [
+            one.draft.sequence
+            for one in self._state.invoices
+            if one.draft.subscription_id == subscription_id and one.draft.period.start == period.start
+        ]
         return max(sequences, default=0) + 1
 
     async def take_number(self, series: str) -> int:
@@ -191,15 +205,10 @@ class MemoryAccount:
         return self._state.series[series]
 
     async def add(self, invoice: Invoice) -> None:
-        taken = {existing.draft.invoice_id for existing in self._state.invoices}
-        assert invoice.draft.invoice_id not in taken, "an invoice is stored once"
-        self._state.invoices.append(invoice)
+        self._state.issued.add(invoice)
 
     async def park(self, reason: str, now: datetime) -> None:
         self._state.buyers[self._tenant_id] = replace(self.buyer, parked_reason=reason)
-
-    def _of(self, subscription_id: str) -> list[Invoice]:
-        return [invoice for invoice in self._state.invoices if invoice.draft.subscription_id == subscription_id]
 
 
 class MemoryUsage:
@@ -240,7 +249,8 @@ class MemorySettlements:
 
     def __init__(self, *payables: Payable) -> None:
         self.payables = {payable.invoice_id: payable for payable in payables}
-        self.paid: list[tuple[str, Decimal, datetime]] = []
+        self.settlements: dict[str, Settlement] = {}
+        self.changes: dict[tuple[str, str], MoneyBack] = {}
 
     @asynccontextmanager
     async def open_payable(self, invoice_id: str) -> AsyncIterator[MemoryPayable | None]:
@@ -251,10 +261,21 @@ class MemoryPayable:
     def __init__(self, settlements: MemorySettlements, payable: Payable) -> None:
         self._settlements, self.payable = settlements, payable
 
-    async def mark_paid(self, amount: Decimal, paid_at: datetime) -> None:
-        paid = replace(self.payable, status="paid", amount_paid=amount)
-        self._settlements.payables[paid.invoice_id] = paid
-        self._settlements.paid.append((paid.invoice_id, amount, paid_at))
+    async def settlement(self, payment_id: str) -> Settlement | None:
+        return self._settlements.settlements.get(payment_id)
+
+    async def settle(self, settlement: Settlement, *, is_paid: bool, now: datetime) -> None:
+        paid = self.payable.amount_paid + settlement.amount
+        status = "paid" if is_paid else self.payable.status
+        changed = replace(self.payable, status=status, amount_paid=paid)
+        self._settlements.payables[changed.invoice_id] = changed
+        self._settlements.settlements[settlement.payment_id] = settlement
+
+    async def money_back(self, kind: str, cause: str) -> MoneyBack | None:
+        return self._settlements.changes.get((kind, cause))
+
+    async def give_back(self, change: MoneyBack, *, now: datetime) -> None:
+        self._settlements.changes[change.kind, change.cause] = change
 
 
 class MemoryDocumentRegister:

@@ -97,3 +97,13 @@ CREATE TABLE settlement_changes (
 CREATE INDEX settlement_changes_by_payment ON settlement_changes (payment_id);
 CREATE TRIGGER settlement_changes_never_change BEFORE UPDATE OR DELETE ON settlement_changes
     FOR EACH ROW EXECUTE FUNCTION refuse_change();
+
+-- At most one live or successful payment per invoice; what came by bank is no charge.
+DROP INDEX one_live_payment_per_invoice;
+CREATE UNIQUE INDEX one_live_payment_per_invoice ON payments (invoice_id)
+    WHERE status IN ('pending', 'processing', 'requires_action', 'succeeded') AND provider <> 'wire';
+
+-- Invoices that were paid before settlements were written down: each by one payment, in full.
+INSERT INTO settlements (payment_id, invoice_id, amount, settled_at, recorded_at)
+SELECT payment_id, invoice_id, amount, settled_at, updated_at FROM payments JOIN invoices USING (invoice_id)
+WHERE payments.status = 'succeeded' AND invoices.status = 'paid' AND invoices.amount_paid = payments.amount;
