@@ -32,7 +32,10 @@ class InvoicingRequest(_Message, frozen=True, kw_only=True):
 
 
 class InvoiceFinalized(_Message, frozen=True, kw_only=True):
-    """An invoice got its number and will never change. `amount_due` is rounded to the minor unit; may be "0.00"."""
+    """A document got its number and will never change. `amount_due` is rounded to the minor unit; may be "0.00".
+
+    `kind` is `invoice` or `credit_note`, of which nothing is due.
+    """
 
     invoice_id: str
     number: str
@@ -43,6 +46,18 @@ class InvoiceFinalized(_Message, frozen=True, kw_only=True):
     period_end: str
     issued_at: str
     due_at: str
+    kind: str = "invoice"
+
+
+class InvoiceVoided(_Message, frozen=True, kw_only=True):
+    """An issued invoice counts as never billed; its number stays used. `total` is what it had asked for."""
+
+    invoice_id: str
+    number: str
+    tenant_id: str
+    currency: str
+    total: str
+    voided_at: str
 
 
 class PaymentSettled(_Message, frozen=True, kw_only=True):
@@ -70,6 +85,10 @@ class PaymentFailed(_Message, frozen=True, kw_only=True):
     currency: str
     amount: str
     failed_at: str
+
+
+# The reason of a refund that is none: the payer's bank took a transfer back, so its invoice is owed again.
+RETURNED_TRANSFER = "returned_transfer"
 
 
 class PaymentRefunded(_Message, frozen=True, kw_only=True):

@@ -1,7 +1,8 @@
 """Records what became of settled money afterwards: refunds, and disputes by the payer's bank.
 
 Neither opens the invoice again. It was paid; what is to be taken back of it is a credit note's affair, and charging
-again what was charged back is nobody's. The ledger says where the money is.
+again what was charged back is nobody's. The ledger says where the money is. A transfer that the payer's bank took back
+is no refund: the invoice is owed again.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import replace
 import structlog
 
 from core.clock import Clock
-from core.messages import PaymentDisputed, PaymentRefunded
+from core.messages import RETURNED_TRANSFER, PaymentDisputed, PaymentRefunded
 from invoicing.settle_invoice import check_payer, read_amount, read_instant, refusal
 from invoicing.settlement_ports import MoneyBack, Settlements
 
@@ -26,11 +27,14 @@ async def record_refund(refunded: PaymentRefunded, *, settlements: Settlements, 
     """
     amount = read_amount(refunded.amount, refunded.currency)
     kind = "refund" if refunded.status == "succeeded" else "refund_failed"
+    if refunded.reason == RETURNED_TRANSFER:
+        kind = "returned"
     change = MoneyBack(
         kind, refunded.refund_id, refunded.payment_id, refunded.provider, amount, refunded.currency,
         read_instant(refunded.at, "at"),
     )  # fmt: skip
-    return await _record(change, refunded, after="refund", settlements=settlements, clock=clock)
+    first = kind if kind == "returned" else "refund"
+    return await _record(change, refunded, after=first, settlements=settlements, clock=clock)
 
 
 async def record_dispute(disputed: PaymentDisputed, *, settlements: Settlements, clock: Clock) -> bool:

@@ -34,6 +34,11 @@ UPDATE invoices SET amount_paid = amount_paid + %(amount)s,
     paid_at = CASE WHEN %(is_paid)s THEN %(settled_at)s::timestamptz END
 WHERE invoice_id = %(invoice_id)s
 """
+_OWE_AGAIN = """
+UPDATE invoices SET amount_paid = amount_paid - %(amount)s, paid_at = NULL,
+    status = CASE WHEN status = 'paid' THEN 'finalized' ELSE status END
+WHERE invoice_id = %(invoice_id)s
+"""
 _MONEY_BACK = (
     "SELECT kind, cause, payment_id, provider, settlement_changes.amount, settlement_changes.currency, happened_at"
     " FROM settlement_changes JOIN payments USING (payment_id) WHERE kind = %s AND cause = %s"
@@ -119,7 +124,28 @@ class PostgresPayable:
             now,
         )
         await self._insert(_GIVE_BACK, row, change.payment_id)
+        if change.kind == "returned":
+            await self._owe_again(change, now)
+            return
         await post(self._connection, _entries_of(change, of.tenant_id), now)
+
+    async def _owe_again(self, change: MoneyBack, now: datetime) -> None:
+        """Take a settlement back, wholly or in part; one that is due already is overdue with the next look."""
+        of = self._payable
+        settled = await self.settlement(change.payment_id)
+        if settled is None or settled.invoice_id != of.invoice_id or change.amount > settled.amount:
+            reason = f"{change.payment_id} has not settled so much of {of.invoice_id}"
+            raise InvalidInputError([Fault("not_settled", reason, "payment_id")])
+        await self._connection.execute(_OWE_AGAIN, {"amount": change.amount, "invoice_id": of.invoice_id})
+        entries = postings.of_settlement_returned(
+            change.cause,
+            of.tenant_id,
+            change.currency,
+            amount=change.amount,
+            at=change.happened_at,
+            written_off=of.status == "uncollectible",
+        )
+        await post(self._connection, entries, now)
 
     async def _insert(self, statement: str, row: tuple[Any, ...], payment_id: str) -> None:
         try:

@@ -43,6 +43,8 @@ class AccountKind(StrEnum):
     FX_DIFFERENCE = "fx_difference"
     # Came in and fits no invoice yet.
     UNALLOCATED = "unallocated"
+    # What banks kept of transfers on the way, where we bear it.
+    BANK_FEES = "bank_fees"
 
 
 # Kinds whose accounts are split further.
@@ -57,6 +59,7 @@ class EntryKind(StrEnum):
     VOID = "void"
     WRITE_OFF = "write_off"
     SETTLEMENT = "settlement"
+    SETTLEMENT_RETURNED = "settlement_returned"
     REFUND = "refund"
     REFUND_FAILED = "refund_failed"
     DISPUTE_OPENED = "dispute_opened"
@@ -65,6 +68,7 @@ class EntryKind(StrEnum):
     CREDIT = "credit"
     BANK_RECEIPT = "bank_receipt"
     BANK_RETURN = "bank_return"
+    BANK_FEE = "bank_fee"
     EXCHANGE = "exchange"
 
 

@@ -209,6 +209,29 @@ def of_bank_return(return_id: str, currency: str, *, amount: Decimal, at: dateti
     )  # fmt: skip
 
 
+def of_bank_fee(fee_id: str, tenant_id: str, currency: str, *, amount: Decimal, at: datetime) -> Entries:
+    """Return the entry of what a bank kept of a transfer and we bear: the invoice is settled as if it had come.
+
+    A negative amount is one that is not borne after all, for the transfer was taken back.
+    """
+    moves = [
+        (Account(AccountKind.BANK_FEES, tenant_id), currency, amount),
+        (Account(AccountKind.UNALLOCATED, None), currency, -amount),
+    ]
+    return entry_of(EntryKind.BANK_FEE, fee_id, at, moves)
+
+
+def of_settlement_returned(
+    return_id: str, tenant_id: str, currency: str, *, amount: Decimal, at: datetime, written_off: bool = False
+) -> Entries:
+    """Return the entry of a transfer that its bank took back: the invoice is owed again, the money fits it no more."""
+    kind = AccountKind.BAD_DEBT if written_off else AccountKind.RECEIVABLE
+    return _move(
+        EntryKind.SETTLEMENT_RETURNED, return_id, at, currency, amount,
+        debit=Account(kind, tenant_id), credit=Account(AccountKind.UNALLOCATED, None),
+    )  # fmt: skip
+
+
 def of_exchange(
     cause: str, account: Account, *, given: tuple[Decimal, str], got: tuple[Decimal, str], at: datetime
 ) -> Entries:
