@@ -62,7 +62,7 @@ def read_chain(pem: bytes) -> list[x509.Certificate]:
         raise UntrustedCertificateError(f"no certificate: {error}") from error
 
 
-def check_chain(chain: Sequence[x509.Certificate], roots: Sequence[x509.Certificate], at: datetime) -> rsa.RSAPublicKey:
+def check_chain(chain: Sequence[x509.Certificate], roots: list[x509.Certificate], at: datetime) -> rsa.RSAPublicKey:
     """Return the key of the first certificate if the roots vouch for it and one of PayPal's names at this instant.
 
     Chain, dates, names and uses are checked as for a TLS server (RFC 5280, CA/Browser Forum). Raises
