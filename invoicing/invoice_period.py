@@ -8,9 +8,8 @@ its invoice.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
 import structlog
@@ -21,14 +20,19 @@ from core.errors import BrokenInvariantError, Fault, InvalidInputError, must_hol
 from core.messages import InvoicingRequest
 from core.meters import Meter
 from core.period import Period
+from invoicing.determine_taxes import TaxRules, determine_taxes, freeze_exchange
+from invoicing.domain.exchange import NO_RATES, ExchangeRates
 from invoicing.domain.invoice import Draft, Invoice, due_date, format_number, series_of
+from invoicing.domain.lines import total_of
 from invoicing.domain.seller import Seller
 from invoicing.domain.snapshot import build_snapshot
 from invoicing.domain.subscribed import Subscribed
+from invoicing.domain.tax.tables import TaxTables
 from invoicing.domain.which_periods import check_over, read_request, requested_periods
 from invoicing.ports import Account, Books, UsageReader
 from invoicing.propose_invoice import ProposedInvoice, propose_invoice
 from invoicing.propose_lines import Proposal
+from invoicing.tax_ports import TaxService
 from rating.domain.credit import dues_of
 from rating.domain.digest import digest_of
 from rating.domain.timeline import Held, Timeline
@@ -49,10 +53,18 @@ class ParkedError(BrokenInvariantError):
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What the seller sets for all invoices: who sells, and days until due."""
+    """What the seller sets for all invoices: who sells, days until due, and by what tables tax is charged."""
 
     seller: Seller
     due_days: int
+    tables: TaxTables = field(default_factory=TaxTables)
+    exchange: ExchangeRates = NO_RATES
+    tax_service: TaxService | None = None
+
+    @property
+    def tax_rules(self) -> TaxRules:
+        """How tax is charged."""
+        return TaxRules(self.seller.tax, self.tables, self.exchange, self.tax_service)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +175,11 @@ async def _finalize(
     draft = Draft(
         target.subscribed.subscription_id, proposal.period, proposal.sequence, proposal.currency, proposal.lines
     )
+    zone = timeline.cycle.time_zone
+    draft = await determine_taxes(
+        draft, buyer=buyer, books=account, rules=terms.tax_rules, issued_at=now, time_zone=zone
+    )
+    exchange = freeze_exchange(draft, terms.tax_rules, now, zone)
     dues = dues_of([line.as_amount() for line in draft.lines], draft.currency)
     draws = await draw_credits(buyer.tenant_id, draft.invoice_id, dues, draft.currency, ledger=account.ledger, at=now)
     # The number is taken last: its row stays locked until the commit, and every other invoice waits for it.
@@ -184,21 +201,22 @@ async def _finalize(
         time_zone=timeline.cycle.time_zone,
         numbers_corrected={invoice_id: proposal.numbers[invoice_id] for invoice_id in corrected if invoice_id},
         credits_applied=total_drawn(draws),
+        exchange=exchange,
     )
     invoice = Invoice(
         draft=draft,
         tenant_id=buyer.tenant_id,
         number=number,
-        tax=Decimal(0),
         issued_at=now,
         due_at=due_at,
         snapshot=snapshot,
         snapshot_sha256=digest_of(snapshot),
         engine_version=ENGINE_VERSION,
         credits_applied=total_drawn(draws),
+        exchange=exchange,
     )
     await account.add(invoice)
-    must_hold(invoice.draft.total == proposal.net, "the invoice's total is not the sum of its lines")
+    must_hold(total_of(draft.lines) == proposal.net, "the invoice's total is not the sum of its lines")
     return invoice
 
 

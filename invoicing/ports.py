@@ -16,6 +16,7 @@ from core.period import Period
 from invoicing.domain.invoice import Buyer, Invoice
 from invoicing.domain.lines import Billed
 from invoicing.domain.subscribed import Subscribed
+from invoicing.domain.tax.taxed_lines import Bucket, TaxedBefore
 from invoicing.domain.usage_evidence import UsageEvidence
 from invoicing.life_ports import IssuedDocuments
 from ledger.domain.entry import LedgerEntry
@@ -102,6 +103,10 @@ class Account(Protocol):
 
     async def next_sequence(self, subscription_id: str, period: Period) -> int:
         """Return the sequence the period's next document gets; one that a void document has is used up."""
+        ...
+
+    async def taxed_before(self, invoice_ids: Sequence[str]) -> Mapping[Bucket, TaxedBefore]:
+        """Return what invoices and all that was taken back of them came to, by what is rounded together."""
         ...
 
     async def take_number(self, series: str) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 from core.meters import Meter
 from core.period import Period
 from invoicing.adapters.stored_subscribed import read_subscribed
+from invoicing.adapters.stored_tax import read_tax
 from invoicing.domain.lines import Line
 from invoicing.domain.stored_invoice import BilledShare, LineReference, StoredInvoice, StoredPlan
 from invoicing.domain.subscribed import Subscribed
@@ -23,8 +24,8 @@ _BY_NAME = _INVOICES.format("(number = %(name)s OR invoice_id = %(name)s)")
 _BY_ITEM = _INVOICES.format("invoice_id IN (SELECT invoice_id FROM invoice_lines WHERE item_key = %(name)s)")
 _LINES = (
     "SELECT invoice_id, position, item_key, charge_id, kind, description, meter_id, dimensions, quantity, unit,"
-    " unit_amount, exact_amount, amount, corrects_invoice, price_digest, evidence, period_start, period_end, settles"
-    " FROM invoice_lines"
+    " unit_amount, exact_amount, amount, corrects_invoice, price_digest, evidence, period_start, period_end, settles,"
+    " tax_treatment, tax_amount, tax_origin FROM invoice_lines"
     " WHERE invoice_id = ANY(%s) ORDER BY invoice_id, position"
 )
 _SHARES = (
@@ -90,4 +91,5 @@ def _line(row: dict[str, Any]) -> Line:
     dimensions = tuple(sorted(row.pop("dimensions").items()))
     start, end = row.pop("period_start"), row.pop("period_end")
     period = None if start is None else Period(start, end)
-    return Line(**row, dimensions=dimensions, per=row["evidence"].get("per", 1), period=period)
+    tax = read_tax(row)
+    return Line(**row, **tax, dimensions=dimensions, per=row["evidence"].get("per", 1), period=period)

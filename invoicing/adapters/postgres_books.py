@@ -15,10 +15,12 @@ from core.meters import Meter
 from core.period import Period, format_instant
 from core.topics import INVOICE_FINALIZED
 from invoicing.adapters.stored_subscribed import read_subscribed
+from invoicing.adapters.stored_tax import add_invoice_taxes, tax_values, read_taxed_before
 from invoicing.domain.invoice import Buyer, Invoice
 from invoicing.domain.lines import Billed, Line
 from invoicing.domain.snapshot import money_text
 from invoicing.domain.subscribed import Subscribed
+from invoicing.domain.tax.taxed_lines import Bucket, TaxedBefore
 from rating.adapters.postgres import read_plan_documents
 from rating.adapters.postgres_credits import PostgresCreditLedger
 from rating.rate_timeline import PlanReference
@@ -27,7 +29,8 @@ from runtime.postgres import Connection, Pool
 from runtime.stored_meters import read_meters
 
 _TENANT = (
-    "SELECT tenant_id, name, email, address, country, currency, parked_reason, time_zone, billing_anchor_day"
+    "SELECT tenant_id, name, email, address, country, currency, parked_reason, time_zone, billing_anchor_day,"
+    " state, postal_code, is_business, vat_number, vat_valid, vat_checked_at, tax_exempt, tax_exempt_code, language"
     " FROM tenants WHERE tenant_id = %s"
 )
 # One row per item: the line that billed it first, with the sums over all invoices. A line from before lines had periods
@@ -63,14 +66,14 @@ _INVOICED = (
 _INSERT_INVOICE = (
     "INSERT INTO invoices (invoice_id, tenant_id, subscription_id, period_start, period_end, sequence, status, number,"
     " currency, subtotal, tax, total, credits_applied, issued_at, due_at, paid_at, snapshot, snapshot_sha256,"
-    " engine_version)"
-    " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+    " engine_version, exchange_rate, exchange_currency, exchange_date, exchange_tax)"
+    " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 )
 _INSERT_LINE = (
     "INSERT INTO invoice_lines (invoice_id, position, item_key, charge_id, kind, description, meter_id, dimensions,"
     " quantity, unit, unit_amount, exact_amount, amount, corrects_invoice, price_digest, evidence, period_start,"
-    " period_end, settles)"
-    " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+    " period_end, settles, tax_treatment, tax_amount, tax_origin)"
+    " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 )
 
 
@@ -176,6 +179,10 @@ class PostgresAccount:
         )
         return int(rows[0]["next"])
 
+    async def taxed_before(self, invoice_ids: Sequence[str]) -> Mapping[Bucket, TaxedBefore]:
+        """Return what invoices and all that was taken back of them came to, by what is rounded together."""
+        return await read_taxed_before(self._connection, invoice_ids)
+
     async def take_number(self, series: str) -> int:
         """Return the next number of a series; it is used up only if the transaction commits, so no gap can appear."""
         rows = await self._rows(
@@ -188,7 +195,7 @@ class PostgresAccount:
 
     async def add(self, invoice: Invoice) -> None:
         """Store a finalized invoice and announce it, in this transaction."""
-        draft = invoice.draft
+        draft, frozen = invoice.draft, invoice.exchange
         await self._connection.execute(
             _INSERT_INVOICE,
             (
@@ -201,7 +208,7 @@ class PostgresAccount:
                 invoice.status,
                 invoice.number,
                 draft.currency,
-                draft.total,
+                draft.subtotal,
                 invoice.tax,
                 invoice.total,
                 invoice.credits_applied,
@@ -211,11 +218,13 @@ class PostgresAccount:
                 Jsonb(dict(invoice.snapshot)),
                 invoice.snapshot_sha256,
                 invoice.engine_version,
+                *((frozen.rate, frozen.currency, frozen.published_on, frozen.tax) if frozen else (None,) * 4),
             ),
         )
         async with self._connection.cursor() as cursor:
             rows = [_line_row(draft.invoice_id, at, line) for at, line in enumerate(draft.lines, 1)]
             await cursor.executemany(_INSERT_LINE, rows)
+        await add_invoice_taxes(self._connection, draft.invoice_id, draft.lines)
         await append_event(
             self._connection,
             INVOICE_FINALIZED,
@@ -257,6 +266,7 @@ def _line_row(invoice_id: str, position: int, line: Line) -> tuple[Any, ...]:
         line.period.start if line.period else None,
         line.period.end if line.period else None,
         line.settles,
+        *tax_values(line),
     )
 
 

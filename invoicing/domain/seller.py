@@ -11,6 +11,7 @@ from stdnum import iban as iban_rules
 from core.bank_account import BankAccount
 from core.errors import Fault, InvalidInputError
 from core.money import MINOR_UNITS
+from invoicing.domain.tax.seller_tax import NO_TAX, SellerTax, read_seller_tax
 from rating.domain.fields import Fields
 
 _PREFIX = re.compile(r"[A-Z][A-Z0-9]{0,9}")
@@ -35,11 +36,14 @@ class Seller:
     footer: str
     # Where transfers go; an invoice shows those in its currency (`core.bank_account.transfer_details`).
     bank_accounts: tuple[BankAccount, ...] = ()
+    # Where tax is charged.
+    tax: SellerTax = NO_TAX
 
     def as_document(self) -> dict[str, Any]:
         """Return the seller as JSON for the snapshot."""
         document = {**asdict(self), "address": list(self.address)}
-        del document["bank_accounts"]
+        del document["bank_accounts"], document["tax"]
+        document["vat_number"] = self.tax.vat_number
         return document
 
 
@@ -68,11 +72,20 @@ def read_seller(document: object, file: str) -> Seller:
         payment_terms=fields.text("payment_terms", max_length=600),
         footer=fields.text("footer", max_length=600),
         bank_accounts=_read_accounts(fields),
+        tax=_read_tax(fields),
     )
     fields.finish()
     if faults:
         raise InvalidInputError([Fault(fault.code, fault.reason, f"{file}: {fault.path}") for fault in faults])
     return seller
+
+
+def _read_tax(fields: Fields) -> SellerTax:
+    if not fields.has("tax"):
+        # Silence would be an answer that nobody gave.
+        fields.fault("tax", "missing_field", "say how tax is charged: regime none with a reason, or registered")
+        return NO_TAX
+    return read_seller_tax(Fields(fields.raw("tax"), "tax", fields.faults), str(fields.raw("country")))
 
 
 def _read_accounts(fields: Fields) -> tuple[BankAccount, ...]:

@@ -6,6 +6,7 @@ Amounts and quantities are strings (RFC 8785 knows no decimals); formatting for 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -14,13 +15,17 @@ from zoneinfo import ZoneInfo
 from core.bank_account import transfer_details
 from core.money import minor_units
 from core.period import format_instant
-from invoicing.domain.invoice import Buyer, Draft
+from invoicing.domain.exchange import FrozenRate
+from invoicing.domain.invoice import Buyer, DocumentKind, Draft
 from invoicing.domain.lines import Line
 from invoicing.domain.seller import Seller
+from invoicing.domain.tax.document_taxes import taxes_of
+from invoicing.domain.tax.taxed_lines import TaxGroup
+from invoicing.domain.tax.treatment import rate_text
 from invoicing.domain.usage_evidence import by_day
 from rating.domain.price import plain
 
-FORMAT = 2
+FORMAT = 3
 # In the order in which the document shows them. What is taken off a charge stands beneath it.
 _GROUPS = {
     "fixed": "Subscription",
@@ -48,14 +53,27 @@ def build_snapshot(
     numbers_corrected: dict[str, str],
     time_zone: str = "UTC",
     credits_applied: Decimal = Decimal(0),
+    kind: DocumentKind = DocumentKind.INVOICE,
+    corrected_at: Mapping[str, datetime] | None = None,
+    exchange: FrozenRate | None = None,
+    amount_credited: Decimal = Decimal(0),
+    reason: str = "",
 ) -> dict[str, Any]:
     """Return the snapshot. `plan` is id, name and version; `numbers_corrected` the printed number per invoice id.
 
-    Dates are those of `time_zone`, whose days bound the billing period.
+    Dates are those of `time_zone`, whose days bound the billing period. The draft's tax must be determined; amounts
+    have the books' sign. `corrected_at` has the dates of corrected invoices by id as far as they are known.
     """
+    dates = corrected_at or {}
+    corrects = {
+        number: {"number": number, "issued_at": format_instant(dates[one]) if one in dates else None}
+        for one, number in numbers_corrected.items()
+    }
     currency = draft.currency
     return {
         "format": FORMAT,
+        "kind": kind.value,
+        "language": buyer.language,
         "locale": "en_US",
         "time_zone": time_zone,
         "seller": seller.as_document(),
@@ -65,7 +83,13 @@ def build_snapshot(
             "email": buyer.email,
             "address": [line for line in buyer.address.split("\n") if line],
             "country": buyer.country,
+            "state": buyer.state,
+            "postal_code": buyer.postal_code,
+            "vat_number": buyer.vat_number,
+            "is_business": buyer.is_business,
         },
+        "corrects": [corrects[number] for number in sorted(corrects)],
+        "reason": reason,
         "invoice": {
             "invoice_id": draft.invoice_id,
             "number": number,
@@ -82,11 +106,16 @@ def build_snapshot(
         "transfer": transfer_details(number, draft.currency, seller.bank_accounts),
         "plan": plan,
         "groups": _groups(draft, numbers_corrected),
-        "subtotal": money_text(draft.total, currency),
-        "tax": money_text(Decimal(0), currency),
+        # Whether the lines' amounts hold their tax; `net` of a line never does.
+        "tax_behavior": _behavior(draft),
+        "subtotal": money_text(draft.subtotal, currency),
+        "taxes": [_tax(group, currency) for group in taxes_of(draft.lines)],
+        "tax": money_text(draft.tax, currency),
         "total": money_text(draft.total, currency),
+        "exchange_rate": exchange.as_document() if exchange else None,
         "credits_applied": money_text(credits_applied, currency),
-        "amount_due": money_text(draft.total - credits_applied, currency),
+        "amount_credited": money_text(amount_credited, currency),
+        "amount_due": money_text(max(draft.total, Decimal(0)) - credits_applied - amount_credited, currency),
         "annex": _annex(draft, time_zone),
     }
 
@@ -94,6 +123,40 @@ def build_snapshot(
 def money_text(amount: Decimal, currency: str) -> str:
     """Write a rounded amount with all decimal places of its currency."""
     return f"{amount:.{minor_units(currency)}f}"
+
+
+def _behavior(draft: Draft) -> str:
+    """Return how the prices stand to tax; `mixed` where lines that correct were priced the other way."""
+    found = {line.treatment.behavior.value for line in draft.lines if line.treatment is not None}
+    return "mixed" if len(found) > 1 else next(iter(found), "exclusive")
+
+
+def _tax(group: TaxGroup, currency: str) -> dict[str, str]:
+    treatment = group.treatment
+    return {
+        "category": treatment.category.value,
+        "rate": rate_text(treatment.rate),
+        "place": treatment.place,
+        "kind": treatment.kind,
+        "base": money_text(group.base, currency),
+        "tax": money_text(group.tax, currency),
+        "reason_code": treatment.reason_code,
+        "note_code": treatment.note_code,
+        "note": treatment.note,
+    }
+
+
+def _taxed(lines: Sequence[Line], currency: str) -> dict[str, str | None]:
+    """Return the tax fields of a row; a row of several lines that are taxed differently names no rate."""
+    treatments = {line.treatment for line in lines}
+    one = treatments.pop() if len(treatments) == 1 else None
+    return {
+        "net": money_text(sum((line.net for line in lines), Decimal(0)), currency),
+        "tax_category": one.category.value if one else None,
+        "tax_rate": rate_text(one.rate) if one else None,
+        "tax_place": one.place if one else None,
+        "tax_amount": money_text(sum((line.tax_amount for line in lines), Decimal(0)), currency),
+    }
 
 
 def _groups(draft: Draft, numbers_corrected: dict[str, str]) -> list[dict[str, Any]]:
@@ -122,6 +185,7 @@ def _line(line: Line, draft: Draft, numbers_corrected: dict[str, str]) -> dict[s
         "per": line.per,
         "amount": money_text(line.amount, draft.currency),
         "corrects": numbers_corrected.get(line.corrects_invoice or ""),
+        **_taxed([line], draft.currency),
     }
     if line.period is not None and line.period != draft.period:
         shown["period"] = {"start": format_instant(line.period.start), "end": format_instant(line.period.end)}
@@ -157,7 +221,8 @@ def _coupons(draft: Draft, numbers_corrected: dict[str, str]) -> list[dict[str, 
     found: dict[tuple[Any, ...], list[Line]] = {}
     for line in draft.lines:
         if line.kind == "coupon":
-            found.setdefault((line.evidence["coupon"]["redemption"], line.settles), []).append(line)
+            taxed = line.treatment.group if line.treatment else None
+            found.setdefault((line.evidence["coupon"]["redemption"], line.settles, taxed), []).append(line)
     rows = []
     for lines in found.values():
         corrected = next((line for line in lines if line.corrects_invoice), lines[0])
@@ -168,6 +233,7 @@ def _coupons(draft: Draft, numbers_corrected: dict[str, str]) -> list[dict[str, 
             "meter_id": None,
             "quantity": "1",
             "amount": money_text(total, draft.currency),
+            **_taxed(lines, draft.currency),
         }
         rows.append(row)
     return rows

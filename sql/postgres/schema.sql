@@ -583,6 +583,17 @@ CREATE TABLE provider_sweeps (
     swept_until        timestamptz NOT NULL
 );
 
+-- Approved PayPal orders whose money was asked for: written before the call, so that nobody asks at the same time.
+CREATE TABLE paypal_captures (
+    payment_id         text PRIMARY KEY REFERENCES payments,
+    asked              integer NOT NULL CHECK (asked > 0),
+    next_ask_at        timestamptz NOT NULL,
+    -- PayPal's id of the capture; once it is known, nobody asks again.
+    capture_id         text UNIQUE,
+    captured_at        timestamptz,
+    CHECK ((capture_id IS NULL) = (captured_at IS NULL))
+);
+
 -- How a tenant pays: the provider's references only, never card data.
 CREATE TABLE payment_methods (
     tenant_id          text NOT NULL REFERENCES tenants,

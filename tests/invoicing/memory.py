@@ -16,6 +16,7 @@ from core.period import Period
 from invoicing.domain.invoice import Buyer, Invoice, Origin
 from invoicing.domain.lines import Billed, bill_up
 from invoicing.domain.subscribed import Subscribed
+from invoicing.domain.tax.taxed_lines import Bucket, TaxedBefore
 from invoicing.domain.usage_evidence import HourOfUsage, UsageEvidence
 from invoicing.domain.which_periods import requested_periods
 from invoicing.ports import Document, InvoicedFact, ListedInvoice, StoredSnapshot, ToInvoice
@@ -199,6 +200,18 @@ class MemoryAccount:
             if one.draft.subscription_id == subscription_id and one.draft.period.start == period.start
         ]
         return max(sequences, default=0) + 1
+
+    async def taxed_before(self, invoice_ids: Sequence[str]) -> Mapping[Bucket, TaxedBefore]:
+        found: dict[Bucket, TaxedBefore] = {}
+        for invoice in self._state.invoices:
+            for line in invoice.draft.lines:
+                origin = line.tax_origin or invoice.draft.invoice_id
+                if origin not in invoice_ids or line.treatment is None:
+                    continue
+                bucket = Bucket(origin, line.treatment.group, line.treatment.behavior)
+                before = found.get(bucket) or TaxedBefore(Decimal(0), Decimal(0))
+                found[bucket] = TaxedBefore(before.amount + line.amount, before.tax + line.tax_amount)
+        return found
 
     async def take_number(self, series: str) -> int:
         self._state.series[series] = self._state.series.get(series, 0) + 1

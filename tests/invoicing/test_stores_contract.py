@@ -104,7 +104,6 @@ def invoice(under: BooksUnderTest, number: int, *lines: Line, sequence: int = 1)
         draft=draft,
         tenant_id=under.tenant_id,
         number=f"{under.series}-{number:06}",
-        tax=Decimal(0),
         issued_at=at("2026-11-03"),
         due_at=at("2026-11-18"),
         snapshot=snapshot,
