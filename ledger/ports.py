@@ -48,14 +48,14 @@ class Figure:
 class Audited:
     """The ledger and the books beside it, as of one instant.
 
-    `figures` are all that `kinds` of accounts must hold: an account of such a kind without a figure must be empty.
-    `unbalanced` are entries whose debits are not their credits, in words.
+    `turnover` is the sum of debits and of credits by currency, `unbalanced` says in words which entries do not balance.
     """
 
     entries: int
+    turnover: Mapping[str, tuple[Decimal, Decimal]]
     balances: Balances
     figures: Sequence[Figure]
-    unbalanced: Sequence[str]
+    unbalanced: Sequence[str] = ()
 
 
 class Audit(Protocol):

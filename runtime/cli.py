@@ -85,9 +85,11 @@ def _mount_stages() -> None:
     from catalogues.commands import app as catalogue_app
     from invoicing.commands import app as invoice_app
     from invoicing.explain_command import explain
+    from ledger.commands import app as ledger_app
     from metering.commands import app as metering_app
     from metering.reconcile.command import create_command
     from payments.commands import app as payment_app
+    from payments.payment_commands import app as payments_app
     from quotas.commands import entitlement_app, grant_app
     from rating.commands import rate
     from rating.prorate_commands import prorate
@@ -119,11 +121,13 @@ def _mount_stages() -> None:
     app.add_typer(metering_app)
     app.command()(create_command(open_reconciler))
     app.add_typer(payment_app, name="payment-method")
+    app.add_typer(payments_app, name="payment")
     app.add_typer(entitlement_app, name="entitlements")
     app.add_typer(grant_app, name="grants")
     app.add_typer(alert_app, name="alerts")
     app.add_typer(coupon_app, name="coupon")
     app.add_typer(credit_app, name="credits")
+    app.add_typer(ledger_app, name="ledger")
 
 
 def _run(work: Any) -> Any:

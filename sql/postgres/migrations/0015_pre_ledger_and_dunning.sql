@@ -7,7 +7,7 @@ CREATE TABLE ledger_entries (
     sequence           bigint GENERATED ALWAYS AS IDENTITY UNIQUE,
     kind               text NOT NULL CHECK (kind IN (
         'invoice', 'credit_note', 'void', 'write_off', 'settlement', 'refund', 'refund_failed', 'dispute_opened',
-        'dispute_won', 'dispute_lost', 'credit', 'bank_receipt', 'bank_return', 'exchange')),
+        'dispute_won', 'dispute_lost', 'credit', 'bank_receipt', 'bank_return', 'bank_fee', 'exchange')),
     -- The cause's own id: an invoice, a payment, a refund, a credit's entry, a line of a bank statement.
     cause              text NOT NULL CHECK (cause <> ''),
     -- When the cause was, and when it was written down here.
@@ -20,7 +20,7 @@ CREATE TABLE ledger_postings (
     entry_id           text NOT NULL REFERENCES ledger_entries,
     position           integer NOT NULL CHECK (position > 0),
     account            text NOT NULL CHECK (account ~ '^((tax_payable|cash):[A-Za-z0-9][A-Za-z0-9_.-]{0,31}|receivable|revenue'
-        '|customer_credit|promotions|breakage|refunds|bad_debt|disputed|fx_difference|unallocated)$'),
+        '|customer_credit|promotions|breakage|refunds|bad_debt|disputed|fx_difference|unallocated|bank_fees)$'),
     -- Null: money of which it is not known yet whose it is.
     tenant_id          text REFERENCES tenants,
     currency           text NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
