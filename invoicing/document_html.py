@@ -1,28 +1,30 @@
-"""Turns a snapshot into the invoice's HTML. Owns how figures and dates look to people; the figures are the snapshot's.
+"""Turns a snapshot into the document's HTML. Owns which template it is and what the template sees.
 
 Tenants' texts are data only: everything is escaped, an undefined name is an error, templates ship with the product.
 """
 
 from __future__ import annotations
 
-import re
+import functools
 from collections.abc import Callable, Mapping
-from datetime import date, datetime, timedelta, tzinfo
-from decimal import Decimal
+from datetime import date, timedelta
 from importlib import resources
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from babel import Locale
-from babel.dates import format_date
-from babel.numbers import format_currency, format_decimal
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateNotFound
+import segno.helpers
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, TemplateNotFound
+
+from invoicing.document_words import Writer, direction_of, load_words, locale_of
+from invoicing.domain.document import Mark, is_credit_note, lines_of, open_snapshot
+from invoicing.domain.payment_code import TransferOrder, transfer_order
 
 BASE_TEMPLATE = "invoice.html"
 _SATURDAY = 5
 _DAYS_SHOWN = 31
-_CODE_BEFORE_DIGIT = re.compile(r"(?<=[A-Z])(?=\d)")
+_BENEATH = ("discount", "maximum")
+_OWN_TEXT = "note_"
 
 
 def templates_folder() -> Path:
@@ -30,87 +32,112 @@ def templates_folder() -> Path:
     return Path(str(resources.files("invoicing") / "templates"))
 
 
-def document_html(snapshot: Mapping[str, Any]) -> str:
-    """Return the HTML of the invoice: the template of its tier if there is one, else the base."""
+def document_html(snapshot: Mapping[str, Any], mark: Mark = "") -> str:
+    """Return the HTML of a document: the template of its tier if there is one, else the base.
+
+    `mark` stamps it as a draft or as void. Raises `BrokenInvariantError` for an amount that is not rounded.
+    """
+    shown = open_snapshot(snapshot)
+    words = load_words(shown["language"])
+    country = shown["bill_to"]["country"]
+    currency = shown["invoice"]["currency"]
+    writer = Writer(words, locale_of(shown["language"], country), currency, ZoneInfo(shown["time_zone"]))
+    order = transfer_order(shown, mark)
+    seller = {**shown["seller"], **shown["seller"].get("translations", {}).get(shown["language"], {})}
+    return _template(str(shown["plan"]["id"])).render(
+        {
+            **shown,
+            "seller": seller,
+            "mark": mark,
+            "t": words.text,
+            "w": writer,
+            "is_credit_note": is_credit_note(shown),
+            "beneath": _BENEATH,
+            "has_tax_column": len({_rate_shown(line) for line in lines_of(shown)} - {None}) > 1,
+            "tax_rows": [_tax_row(tax, words.has, words.text, writer, seller["country"]) for tax in shown["taxes"]],
+            "tax_notes": _tax_notes(shown, words.has, words.text),
+            "code": None if order is None else _code(order),
+            "by_day": functools.partial(_by_day, invoice=shown["invoice"], writer=writer),
+            "group_name": lambda name: words.text(f"group_{name}") if words.has(f"group_{name}") else name,
+        }
+    )
+
+
+@functools.cache
+def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(templates_folder()),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        auto_reload=False,
     )
-    # Snapshots from before tenants had time zones name none.
-    zone = ZoneInfo(snapshot.get("time_zone", "UTC"))
-    environment.filters.update(_filters(snapshot["locale"], snapshot["invoice"]["currency"], zone))
+    environment.filters["direction"] = direction_of
+    environment.filters["is_zero"] = lambda amount: not amount.strip("-0.")
+    return environment
+
+
+@functools.lru_cache(maxsize=64)
+def _template(plan_id: str) -> Template:
     try:
-        template = environment.get_template(f"tiers/{snapshot['plan']['id']}.html")
+        return _environment().get_template(f"tiers/{plan_id}.html")
     except TemplateNotFound:
-        template = environment.get_template(BASE_TEMPLATE)
-    return template.render(snapshot)
+        return _environment().get_template(BASE_TEMPLATE)
 
 
-def _filters(locale: str, currency: str, zone: tzinfo) -> dict[str, Callable[..., Any]]:
-    territories = Locale.parse(locale).territories
-
-    def money(amount: str) -> str:
-        # The amount is rounded already, a unit price must not be: no digit is dropped here.
-        shown = format_currency(Decimal(amount), currency, locale=locale, decimal_quantization=False)
-        # CLDR sets a space between a code and its digits ("KWD 1.234"), which Babel leaves out.
-        return _CODE_BEFORE_DIGIT.sub("\N{NO-BREAK SPACE}", shown)
-
-    def number(quantity: str | int) -> str:
-        return format_decimal(Decimal(quantity), locale=locale, decimal_quantization=False)
-
-    def day(instant: str) -> str:
-        return format_date(_local_day(instant, zone), format="long", locale=locale)
-
-    def span(period: Mapping[str, Any]) -> str:
-        first, last = _local_day(period["start"], zone), _last_day(period["end"], zone)
-        if (first.year, first.month) == (last.year, last.month):
-            return f"{format_date(first, 'MMMM d', locale=locale)} – {format_date(last, 'd, y', locale=locale)}"
-        return f"{format_date(first, 'long', locale=locale)} – {format_date(last, 'long', locale=locale)}"
-
-    return {
-        "money": money,
-        "number": number,
-        "day": day,
-        "span": span,
-        "period": lambda invoice: span({"start": invoice["period_start"], "end": invoice["period_end"]}),
-        "country": lambda code: territories.get(code, code),
-        "is_zero": lambda amount: Decimal(amount) == 0,
-        "plural": _plural,
-        "unit": lambda line: _unit_of(line["quantity"], line["unit"]),
-        "by_day": lambda tables, invoice: _by_day(tables, invoice, locale, zone),
-    }
+def _rate_shown(line: Mapping[str, Any]) -> tuple[str, str] | None:
+    category = line.get("tax_category")
+    return (category, line["tax_rate"]) if category else None
 
 
-def _local_day(instant: str, zone: tzinfo) -> date:
-    return datetime.fromisoformat(instant).astimezone(zone).date()
+def _tax_row(
+    tax: Mapping[str, Any], has: Callable[[str], bool], text: Callable[..., str], writer: Writer, seller_country: str
+) -> dict[str, str]:
+    """Return a row of the tax table: its wording and its amount."""
+    category, place, kind = tax["category"], tax.get("place") or "", tax.get("kind") or ""
+    key = f"tax_name_{category}"
+    if category == "S" and kind == "sales_tax":
+        key = "tax_name_sales"
+    elif category == "S" and place.startswith("MX"):
+        key = "tax_name_iva"
+    name = text(key) if has(key) else category
+    if place and category == "S" and (place != seller_country or kind == "sales_tax"):
+        name = f"{name} {place}"
+    if category == "S":
+        label = text("tax_on", name=name, rate=writer.rate(tax["rate"]), base=writer.money(tax["base"]))
+    else:
+        label = text("tax_free", name=name, base=writer.money(tax["base"]))
+    return {"label": label, "amount": tax["tax"]}
 
 
-def _last_day(end: str, zone: tzinfo) -> date:
-    """Return the day that holds the last moment before a period's end."""
-    return (datetime.fromisoformat(end) - timedelta(minutes=1)).astimezone(zone).date()
+def _tax_notes(shown: Mapping[str, Any], has: Callable[[str], bool], text: Callable[..., str]) -> list[str]:
+    """Return why nothing is charged where nothing is: once each, in the document's language where there is a text."""
+    notes: dict[str, None] = {}
+    for tax in shown["taxes"]:
+        if tax["category"] == "S" and not tax.get("note"):
+            continue
+        keys = (f"{_OWN_TEXT}{tax.get('note_code')}", f"{_OWN_TEXT}{tax['category']}")
+        found = next((text(key) for key in keys if has(key)), None)
+        notes[found or tax.get("note") or ""] = None
+    return [note for note in notes if note]
 
 
-def _plural(unit: str) -> str:
-    """Say several of a unit; abbreviations (GB, vCPU-hour's vCPU) stay as they are."""
-    return unit if unit.isupper() else f"{unit}s"
+def _code(order: TransferOrder) -> str:
+    """Return the code of a transfer as an inline image; the library checks what EPC069-12 allows."""
+    code = segno.helpers.make_epc_qr(
+        name=order.holder, iban=order.iban, amount=order.amount, reference=order.reference, encoding="utf-8"
+    )
+    return str(code.svg_data_uri(border=2, dark="#000", xmldecl=False, svgclass=None, lineclass=None))
 
 
-def _unit_of(quantity: str, unit: str) -> str:
-    return unit if Decimal(quantity) == 1 else _plural(unit)
-
-
-def _by_day(
-    tables: list[Mapping[str, Any]], invoice: Mapping[str, Any], locale: str, zone: tzinfo
-) -> list[dict[str, Any]]:
+def _by_day(tables: list[Mapping[str, Any]], *, invoice: Mapping[str, Any], writer: Writer) -> list[dict[str, Any]]:
     """Return one row per day of the period with each table's quantity, None where there was no usage.
 
     A longer period than a month, or usage of another one, gets rows only for days with usage.
     """
     by_table = [{row[0]: row[1] for row in table["days"]} for table in tables]
-    first, last = _local_day(invoice["period_start"], zone), _last_day(invoice["period_end"], zone)
+    first, last = writer.local_day(invoice["period_start"]), writer.last_day(invoice["period_end"])
     used = {date.fromisoformat(day) for quantities in by_table for day in quantities}
     days = {first + timedelta(days=offset) for offset in range((last - first).days + 1)}
     shown = used | days if len(days) <= _DAYS_SHOWN else used
@@ -119,7 +146,7 @@ def _by_day(
         key = day.isoformat()
         rows.append(
             {
-                "label": format_date(day, "EEE, MMM d", locale=locale),
+                "label": writer.weekday(day),
                 "weekend": day.weekday() >= _SATURDAY,
                 "quantities": [quantities.get(key) for quantities in by_table],
             }
