@@ -103,17 +103,25 @@ class Settings(BaseSettings):
     documents_dir: Path | None = None
     seller_file: Path | None = None
     invoice_due_days: int = Field(15, ge=0, le=180)
+    # Tax tables that take the place of the shipped ones of the same name, and the ECB's file of exchange rates.
+    tax_tables_dir: Path | None = None
+    exchange_rates_file: Path | None = None
+    # The Commission's register of VAT numbers, and an outside service that says how lines are taxed.
+    vies_url: str = "https://ec.europa.eu/taxation_customs/vies/rest-api"
+    tax_service_url: str | None = None
+    tax_service_token: SecretStr | None = None
 
     # Payments
     stripe_api_key: SecretStr | None = None
     stripe_api_base: str = "https://api.stripe.com"
     stripe_webhook_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    # Where a payer's browser ends up after 3-D Secure or approval, and how long a payment waits for its payer.
+    payment_return_url: str | None = None
+    payment_action_hours: int = Field(72, ge=1, le=720)
+    payment_email_from: str = "Meterbook <billing@meterbook.invalid>"
     paypal_client_id: str | None = Field(None, min_length=1, max_length=200)
     paypal_client_secret: SecretStr | None = None
     paypal_api_base: str = "https://api-m.paypal.com"
-    # Where PayPal sends the payer after approving, and after cancelling (the same, unless said otherwise).
-    paypal_return_url: str | None = None
-    paypal_cancel_url: str | None = None
     # How long PayPal takes an approval: 3 hours, or the 24, 48 or 72 that an account manager can set.
     paypal_approval_hours: int = Field(3, ge=1, le=72)
     paypal_webhook_ids: Annotated[tuple[str, ...], NoDecode] = ()
@@ -180,15 +188,25 @@ class Settings(BaseSettings):
     def _check_smtp(cls, value: str | None) -> str | None:
         return value and _check_url("smtp_url", value, ("smtp", "smtps"))
 
+    @field_validator("payment_return_url")
+    @classmethod
+    def _check_return_url(cls, value: str | None) -> str | None:
+        return value and _check_url("payment_return_url", value, ("http", "https"))
+
+    @field_validator("vies_url", "tax_service_url")
+    @classmethod
+    def _check_tax_urls(cls, value: str | None) -> str | None:
+        return value and _check_url("tax", value, ("http", "https"))
+
     @field_validator("stripe_api_base")
     @classmethod
     def _check_stripe(cls, value: str) -> str:
         return _check_url("stripe_api_base", value, ("http", "https"))
 
-    @field_validator("paypal_api_base", "paypal_return_url", "paypal_cancel_url")
+    @field_validator("paypal_api_base")
     @classmethod
-    def _check_paypal(cls, value: str | None) -> str | None:
-        return value and _check_secure(value)
+    def _check_paypal(cls, value: str) -> str:
+        return _check_secure(value)
 
     @field_validator("paypal_webhook_ids")
     @classmethod

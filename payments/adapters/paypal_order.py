@@ -1,7 +1,8 @@
 """Reads PayPal's orders, captures, refunds and events into our words. Pure; the one place that knows their JSON.
 
 Source: PayPal's OpenAPI files "Orders" 2.13, "Payments" 2.5 and "Webhooks Management" 1.11, page "Webhook event names".
-An order's status COMPLETED is read as processing: only the signed webhook of its capture settles.
+What an order says of its money is worth as much as where it was said: a look-up counts like a signed webhook, the
+answer to our own call does not (`payments.domain.payment`).
 """
 
 from __future__ import annotations
@@ -17,16 +18,15 @@ from core.errors import InvalidInputError
 from core.money import Money
 from payments.adapters.paypal_money import from_paypal_amount
 from payments.domain.dispute import DisputeStatus
-from payments.domain.payment import Outcome, PaymentStatus, Refusal
+from payments.domain.payment import AUTHENTICATION_ABANDONED, Outcome, PaymentStatus, Refusal
 from payments.domain.refund import RefundOutcome, RefundStatus
 from payments.ports import DisputeNews, News, PaymentNews, RefundNews, StoredWebhook
 
 # The payer must still approve; PAYER_ACTION_REQUIRED is what an order created with a payment source begins with.
 _WAITS_FOR_PAYER = frozenset({"CREATED", "SAVED", "PAYER_ACTION_REQUIRED"})
 _LINKS_FOR_PAYER = ("approve", "payer-action")
-# The payer did not approve in time: nothing was tried, so no retry of dunning is used up.
-APPROVAL_EXPIRED = "approval_expired"
 _CAPTURE_FAILURES = {"DECLINED": "capture_declined", "FAILED": "capture_failed"}
+_CAPTURED = frozenset({"COMPLETED", "REFUNDED", "PARTIALLY_REFUNDED"})
 _REFUNDS = {
     "PENDING": RefundStatus.PROCESSING,
     "COMPLETED": RefundStatus.SUCCEEDED,
@@ -150,19 +150,25 @@ def outcome_of_order(order: PayPalOrder) -> Outcome:
     if order.status in _WAITS_FOR_PAYER:
         return Outcome(PaymentStatus.REQUIRES_ACTION, order.order_id, order.amount)
     if order.status == "VOIDED":
-        return Outcome(PaymentStatus.CANCELED, order.order_id, order.amount, APPROVAL_EXPIRED, "PayPal voided it")
+        return Outcome(
+            PaymentStatus.CANCELED, order.order_id, order.amount, AUTHENTICATION_ABANDONED, "PayPal voided it"
+        )
     if order.status == "COMPLETED":
         return Outcome(PaymentStatus.PROCESSING, order.order_id, order.amount)
     raise ValueError(f"unknown status {order.status!r}")
 
 
 def outcome_of_capture(order_id: str | None, capture: PayPalCapture) -> Outcome:
-    """Return what a capture says, for an answer or a look-up: COMPLETED, too, is only processing."""
+    """Return what a capture says of its payment."""
     if capture.status in _CAPTURE_FAILURES:
         code = _CAPTURE_FAILURES[capture.status]
         return Outcome(PaymentStatus.FAILED, order_id, capture.amount, code, capture.reason or capture.status)
-    # PENDING (an e-cheque, a review), COMPLETED, REFUNDED, PARTIALLY_REFUNDED: the webhook tells.
-    return Outcome(PaymentStatus.PROCESSING, order_id, capture.amount)
+    if capture.status == "PENDING":
+        # A review, say; its webhook tells the end.
+        return Outcome(PaymentStatus.PROCESSING, order_id, capture.amount)
+    if capture.status not in _CAPTURED:
+        raise ValueError(f"unknown status {capture.status!r} of a capture")
+    return Outcome(PaymentStatus.SUCCEEDED, order_id, capture.amount)
 
 
 class PayPalWebhookReader:
@@ -238,7 +244,7 @@ def _news_of_order(kind: str, resource: Mapping[str, Any], at: datetime | None) 
         order = read_order({"status": "APPROVED", **resource})
         order_id, custom_id, amount = order.order_id, order.custom_id, order.amount
     status = _ORDER_EVENTS[kind]
-    code, reason = (APPROVAL_EXPIRED, kind) if status is PaymentStatus.CANCELED else (None, None)
+    code, reason = (AUTHENTICATION_ABANDONED, kind) if status is PaymentStatus.CANCELED else (None, None)
     return PaymentNews(custom_id, Outcome(status, order_id, amount, code, reason), at)
 
 

@@ -17,7 +17,6 @@ from core.errors import Fault, InvalidInputError, UnavailableError
 from payments.adapters.paypal_client import PayPalClient, PayPalRefusal
 from payments.adapters.paypal_money import to_paypal_amount
 from payments.adapters.paypal_order import (
-    APPROVAL_EXPIRED,
     PayPalOrder,
     outcome_of_order,
     outcome_of_refund,
@@ -25,7 +24,7 @@ from payments.adapters.paypal_order import (
     read_order,
     read_refund,
 )
-from payments.domain.payment import Outcome, Payment, PaymentStatus
+from payments.domain.payment import AUTHENTICATION_ABANDONED, Outcome, Payment, PaymentStatus
 from payments.domain.refund import Refund, RefundOutcome, RefundStatus
 from payments.paypal_ports import CaptureAnswer
 from payments.ports import Payer, PaymentMethod, RefundNews, StoredWebhook, UnknownOutcomeError
@@ -50,9 +49,8 @@ class PayPalProvider:
 
     name: ClassVar[str] = "paypal"
 
-    def __init__(self, client: PayPalClient, return_url: str, cancel_url: str | None = None) -> None:
-        self._client = client
-        self._return_url, self._cancel_url = return_url, cancel_url or return_url
+    def __init__(self, client: PayPalClient, return_url: str) -> None:
+        self._client, self._return_url = client, return_url
 
     async def close(self) -> None:
         """Close the connections."""
@@ -70,7 +68,7 @@ class PayPalProvider:
             # No e-cheques, which stay pending for days.
             "payment_method_preference": "IMMEDIATE_PAYMENT_REQUIRED",
             "return_url": self._return_url,
-            "cancel_url": self._cancel_url,
+            "cancel_url": self._return_url,
         }
         body = {
             "intent": "CAPTURE",
@@ -260,22 +258,19 @@ class PayPalProvider:
 
 def create_paypal_provider(settings: Settings, clock: Clock) -> PayPalProvider:
     """Build the provider from the settings; raises `InvalidSettingsError` naming every one that is missing."""
-    client_id, secret, return_url = (
-        settings.paypal_client_id,
-        settings.paypal_client_secret,
-        settings.paypal_return_url,
-    )
+    client_id, secret = settings.paypal_client_id, settings.paypal_client_secret
+    return_url = settings.payment_return_url
     if client_id is None or secret is None or return_url is None:
-        given = {"CLIENT_ID": client_id, "CLIENT_SECRET": secret, "RETURN_URL": return_url}
+        given = {"PAYPAL_CLIENT_ID": client_id, "PAYPAL_CLIENT_SECRET": secret, "PAYMENT_RETURN_URL": return_url}
         raise InvalidSettingsError(
             [
-                Fault("missing_setting", "payments by PayPal need it", f"METERBOOK_PAYPAL_{name}")
+                Fault("missing_setting", "payments by PayPal need it", f"METERBOOK_{name}")
                 for name, value in given.items()
                 if value is None
             ]
         )
     client = PayPalClient(client_id, secret.get_secret_value(), settings.paypal_api_base, clock)
-    return PayPalProvider(client, return_url, settings.paypal_cancel_url)
+    return PayPalProvider(client, return_url)
 
 
 def has_paypal(settings: Settings) -> bool:
@@ -297,7 +292,7 @@ def _own(found: dict[str, Any], payment: Payment) -> PayPalOrder:
 
 def _expired(payment: Payment) -> Outcome:
     reason = "the payer did not approve in time"
-    return Outcome(PaymentStatus.CANCELED, payment.provider_reference, None, APPROVAL_EXPIRED, reason)
+    return Outcome(PaymentStatus.CANCELED, payment.provider_reference, None, AUTHENTICATION_ABANDONED, reason)
 
 
 def _reraise_ours(refusal: PayPalRefusal) -> None:

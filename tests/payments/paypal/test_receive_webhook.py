@@ -106,7 +106,6 @@ async def test_headers_that_do_not_fit_are_refused_without_asking_anybody(gate: 
     for name, value in CHANGES:
         with pytest.raises(InvalidSignatureError):
             await gate.take({**gate.headers(), name: value})
-            pytest.fail(f"taken with {name}: {value}")
     assert gate.inbox.kept == {}
     assert gate.asked("verify-webhook-signature") == 0
 
