@@ -113,6 +113,8 @@ async def _apply_method(unit: PaymentUnit, provider: str, news: MethodNews, now:
     if not news.is_usable:
         await unit.remove_payer_method(provider, news.customer_reference, news.method_reference)
         return None
+    if news.customer_reference is None:
+        return Refusal("unknown_customer", f"{news.method_reference} belongs to nobody")
     known = await unit.tenant_of_customer(provider, news.customer_reference)
     if known is not None and news.tenant_id not in (None, known):
         return Refusal("customer_mismatch", f"{news.customer_reference} is {known}, the news says {news.tenant_id}")

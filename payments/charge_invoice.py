@@ -54,10 +54,10 @@ async def charge_invoice(
     while True:
         async with store.transaction() as unit:
             payment, is_new = await _open_payment(unit, invoice, amount, providers, clock.now())
-            method = await unit.payment_method(invoice.tenant_id)
+            method = await unit.method_at(invoice.tenant_id, payment.provider) if payment is not None else None
         if payment is None or payment.status is not PaymentStatus.PENDING:
             return payment
-        if method is None or method.provider != payment.provider:
+        if method is None:
             # Taken away while the outcome was open. Nothing can be asked, and failing it could hide a charge.
             log.error("payment.left_pending", payment_id=payment.payment_id, reason="the payment method was removed")
             return payment

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from core.clock import Clock, SystemClock
 from core.messages import InvoiceFinalized, decode_message
 from core.topics import INVOICE_FINALIZED
 from payments.adapters.postgres_store import PostgresPayments
-from payments.adapters.stripe_intent import StripeWebhookReader
-from payments.adapters.stripe_provider import StripeProvider, create_stripe_provider
+from payments.adapters.stripe_events import StripeWebhookReader
 from payments.charge_invoice import charge_invoice
 from payments.inbox_worker import InboxWorker
-from payments.ports import PaymentStore
+from payments.open_providers import open_providers
+from payments.ports import PaymentProvider, PaymentStore
 from runtime.postgres import create_pool
 from runtime.settings import Settings
 from runtime.topic_consumer import Handler, TopicConsumer
@@ -20,25 +21,21 @@ from runtime.topic_consumer import Handler, TopicConsumer
 GROUP = "payments"
 
 
-def create_handler(store: PaymentStore, stripe: StripeProvider, clock: Clock) -> Handler:
+def create_handler(store: PaymentStore, providers: Mapping[str, PaymentProvider], clock: Clock) -> Handler:
     """Return the handler of `invoice.finalized` records."""
 
     async def handle(raw: bytes | None) -> None:
         invoice = decode_message(raw, InvoiceFinalized)
-        await charge_invoice(invoice, store=store, providers={stripe.name: stripe}, clock=clock)
+        await charge_invoice(invoice, store=store, providers=providers, clock=clock)
 
     return handle
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Charge finalized invoices until `stop` is set."""
-    stripe = create_stripe_provider(settings)
-    try:
-        async with create_pool(settings) as pool:
-            handler = create_handler(PostgresPayments(pool), stripe, SystemClock())
-            await TopicConsumer(settings, INVOICE_FINALIZED, GROUP, handler).run(stop)
-    finally:
-        await stripe.close()
+    async with open_providers(settings) as providers, create_pool(settings) as pool:
+        handler = create_handler(PostgresPayments(pool), providers.charging, SystemClock())
+        await TopicConsumer(settings, INVOICE_FINALIZED, GROUP, handler).run(stop)
 
 
 async def run_inbox(settings: Settings, stop: asyncio.Event) -> None:

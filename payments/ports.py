@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from core.errors import UnavailableError
 from core.money import Money
@@ -17,6 +17,7 @@ from payments.domain.announcement import Announcement
 from payments.domain.dispute import Dispute, DisputeStatus
 from payments.domain.history import PaymentChange
 from payments.domain.payment import Outcome, Payment, Refusal
+from payments.domain.price_list import ListedPrice, ListedProduct
 from payments.domain.refund import Refund, RefundOutcome
 
 
@@ -49,6 +50,28 @@ class Payer:
     tenant_id: str
     name: str
     email: str
+
+
+@dataclass(frozen=True, slots=True)
+class MethodSetup:
+    """A method that is being saved: `client_secret` opens the provider's own form in the payer's browser, once.
+
+    The secret is handed on and never stored.
+    """
+
+    reference: str
+    client_secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SavedMethod:
+    """A saved method as the payer knows it: kind (`card`, `sepa_debit`, ...), brand or bank, last four digits."""
+
+    reference: str
+    kind: str
+    brand: str
+    last4: str
+    expires: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +137,7 @@ class MethodNews:
     """A customer saved a method at the provider (`is_usable`), or it was taken away there."""
 
     tenant_id: str | None
-    customer_reference: str
+    customer_reference: str | None
     method_reference: str
     is_usable: bool
     happened_at: datetime | None
@@ -211,7 +234,10 @@ class PaymentUnit(Protocol):
         ...
 
     async def schedule_check(self, payment_id: str, checks: int, at: datetime | None) -> None:
-        """Say when a payment's outcome is to be looked up next, None for never; its refunds count as read."""
+        """Say when a payment's outcome is to be looked up next; its refunds count as read.
+
+        None for never, unless refunds were spoken of since the look-up was last scheduled.
+        """
         ...
 
     async def ask_for_refunds(self, payment_id: str, now: datetime) -> None:
@@ -246,8 +272,13 @@ class PaymentUnit(Protocol):
         """Remember that the payer was told where to go."""
         ...
 
-    async def expired_actions(self, provider: str, now: datetime, limit: int) -> Sequence[Payment]:
-        """Return payments in `requires_action` whose time to act is over, oldest first, unlocked."""
+    async def expired_actions(
+        self, provider: str, now: datetime, untold_since: datetime, limit: int
+    ) -> Sequence[Payment]:
+        """Return payments in `requires_action` whose time to act is over, oldest first, unlocked.
+
+        One whose payer has no link is among them if it was made before `untold_since`.
+        """
         ...
 
     async def save_payer_method(self, method: PaymentMethod, now: datetime) -> None:
@@ -257,7 +288,7 @@ class PaymentUnit(Protocol):
         """
         ...
 
-    async def remove_payer_method(self, provider: str, customer_reference: str, method_reference: str) -> bool:
+    async def remove_payer_method(self, provider: str, customer_reference: str | None, method_reference: str) -> bool:
         """Forget a saved method that is no longer usable; False if it was not the one in use."""
         ...
 
@@ -271,6 +302,10 @@ class PaymentUnit(Protocol):
 
     async def payment_method(self, tenant_id: str) -> PaymentMethod | None:
         """Return how the tenant pays; the newest if there are several."""
+        ...
+
+    async def method_at(self, tenant_id: str, provider: str) -> PaymentMethod | None:
+        """Return how the tenant pays by this provider."""
         ...
 
     async def next_webhook(self) -> StoredWebhook | None:
@@ -346,6 +381,7 @@ class PaymentProvider(Protocol):
         ...
 
 
+@runtime_checkable
 class RefundLister(Protocol):
     """A provider that can tell all refunds of a payment, those made in its own panel included."""
 
@@ -418,6 +454,37 @@ class CustomerRegistrar(Protocol):
 
     async def attach_method(self, tenant_id: str, customer_reference: str, method: str) -> str:
         """Save a method for the customer and return its reference; `InvalidInputError` if the provider refuses it."""
+        ...
+
+
+class MethodRegistrar(Protocol):
+    """A provider in whose own form payers save methods for later charges."""
+
+    name: ClassVar[str]
+
+    async def begin_setup(
+        self, tenant_id: str, customer_reference: str, kinds: Sequence[str], request_key: str
+    ) -> MethodSetup:
+        """Begin to save a method of one of `kinds`, or of any that is offered; the same key begins the same.
+
+        `InvalidInputError` if the provider refuses it, `UnavailableError` if it does not answer.
+        """
+        ...
+
+    async def list_methods(self, customer_reference: str) -> Sequence[SavedMethod]:
+        """Return the customer's saved methods, the newest first; raises as `begin_setup`."""
+        ...
+
+
+class ProductList(Protocol):
+    """The products and prices a provider shows in its own panel and forms."""
+
+    async def put_product(self, product: ListedProduct) -> bool:
+        """Make the product or give it its present name; False if it is so already."""
+        ...
+
+    async def put_price(self, price: ListedPrice) -> bool:
+        """Make the price; False if it is there, `ConflictError` if another price has its key."""
         ...
 
 

@@ -7,20 +7,26 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from psycopg import DataError, OperationalError
 from psycopg.errors import ForeignKeyViolation, UniqueViolation
 from psycopg_pool import PoolTimeout
 
 from core.errors import ConflictError, Fault, InvalidInputError, UnavailableError
+from core.messages import PaymentSettled, decode_message
+from core.period import format_instant
+from core.topics import PAYMENT_SETTLED
 from payments.adapters.postgres_refunds import RefundRows
 from payments.adapters.postgres_rows import PAYMENT_COLUMNS, read_payment, storable
 from payments.adapters.postgres_upkeep import UpkeepRows
 from payments.domain.announcement import Announcement
 from payments.domain.payment import Payment
+from payments.domain.price_list import PlanDocument
 from payments.domain.schedule import FIRST_CHECK_AFTER
 from payments.ports import Payer, PaymentMethod, StoredWebhook
 from runtime.outbox import append_event
 from runtime.postgres import Pool
+from runtime.webhooks_out.queue import enqueue
 
 # The provider gives up after a few seconds and sends again.
 _INBOX_WAIT_SECONDS = 1.5
@@ -54,6 +60,11 @@ _CLOSE_WEBHOOK = "UPDATE webhook_inbox SET processed_at = %s, refusal = %s WHERE
 _ADD_WEBHOOK = """
 INSERT INTO webhook_inbox (provider, event_id, event_type, body, received_at) VALUES (%s, %s, %s, %s, %s)
 ON CONFLICT (provider, event_id) DO NOTHING
+"""
+_OPEN_DISPUTES = """
+SELECT dispute_id, payment_id, invoice_id, tenant_id, provider, provider_reference, amount, currency, reason, status,
+       evidence_due_at
+FROM disputes WHERE status IN ('inquiry', 'opened') ORDER BY evidence_due_at NULLS LAST, dispute_id
 """
 _SWEPT = """
 INSERT INTO provider_sweeps (provider, swept_until) VALUES (%s, %s)
@@ -112,6 +123,20 @@ class PostgresPaymentUnit(RefundRows, UpkeepRows):
             key=announcement.key,
             event_id=announcement.event_id,
             payload=announcement.payload,
+            now=now,
+        )
+        if announcement.topic is PAYMENT_SETTLED:
+            await self._tell_receivers(decode_message(announcement.payload, PaymentSettled), announcement.event_id, now)
+
+    async def _tell_receivers(self, settled: PaymentSettled, event_id: str, now: datetime) -> None:
+        """Let the outgoing webhook `payment.succeeded` go with the same commit."""
+        await enqueue(
+            self._connection,
+            message_id=event_id,
+            event_type="payment.succeeded",
+            tenant_id=settled.tenant_id,
+            data=msgspec.structs.asdict(settled),
+            occurred_at=datetime.fromisoformat(settled.settled_at),
             now=now,
         )
 
@@ -176,6 +201,26 @@ class PostgresPayments:
         """Store the references, replacing earlier ones of the same provider."""
         async with self._pool.connection() as connection:
             await UpkeepRows(connection).save_payer_method(method, now)
+
+    async def open_disputes(self) -> list[dict[str, Any]]:
+        """Return disputes that wait for evidence or a decision, the nearest deadline first, as texts."""
+        async with self._pool.connection() as connection:
+            rows = await (await connection.execute(_OPEN_DISPUTES)).fetchall()
+        return [
+            {**row, "amount": f"{row['amount']:f}", "evidence_due_at": due and format_instant(due)}
+            for row in rows
+            for due in (row["evidence_due_at"],)
+        ]
+
+    async def plan_documents(self) -> list[PlanDocument]:
+        """Return every stored plan version with its document."""
+        async with self._pool.connection() as connection:
+            rows = await (
+                await connection.execute(
+                    "SELECT plan_id, version, document FROM plan_versions ORDER BY plan_id, version"
+                )
+            ).fetchall()
+        return [PlanDocument(row["plan_id"], row["version"], row["document"]) for row in rows]
 
     async def swept_until(self, provider: str) -> datetime | None:
         """Return the instant before which every event is in the inbox; None before the first sweep."""

@@ -24,6 +24,7 @@ SELECT subject, subject_id, payment_id, tenant_id, status_before, status_after, 
 FROM payment_changes WHERE payment_id = %s ORDER BY change_id
 """
 _SCHEDULE = "UPDATE payments SET checks = %s, next_check_at = %s, refunds_unread = false WHERE payment_id = %s"
+_END_CHECKS = "UPDATE payments SET checks = %s, next_check_at = NULL WHERE payment_id = %s AND NOT refunds_unread"
 _READ_REFUNDS = "UPDATE payments SET refunds_unread = true, next_check_at = %s WHERE payment_id = %s"
 _DUE = f"""
 SELECT {PAYMENT_COLUMNS}, checks FROM payments WHERE next_check_at <= %s ORDER BY next_check_at, payment_id LIMIT %s
@@ -39,12 +40,18 @@ WHERE status = 'requires_action' AND provider = %s
   AND NOT EXISTS (SELECT FROM payer_actions a WHERE a.payment_id = payments.payment_id AND a.told_at IS NOT NULL)
 ORDER BY created_at, payment_id LIMIT %s
 """  # noqa: S608
+# Both tables have a `created_at`.
+_OF_PAYMENT = PAYMENT_COLUMNS.replace("created_at", "payments.created_at")
 _EXPIRED = f"""
-SELECT {PAYMENT_COLUMNS} FROM payments
+SELECT {_OF_PAYMENT} FROM payments LEFT JOIN payer_actions a USING (payment_id)
 WHERE status = 'requires_action' AND provider = %s
-  AND EXISTS (SELECT FROM payer_actions a WHERE a.payment_id = payments.payment_id AND a.expires_at <= %s)
-ORDER BY created_at, payment_id LIMIT %s
+  AND (a.expires_at <= %s OR a.url IS NULL AND payments.created_at < %s)
+ORDER BY payments.created_at, payment_id LIMIT %s
 """  # noqa: S608
+_METHOD_AT = """
+SELECT tenant_id, provider, customer_reference, method_reference FROM payment_methods
+WHERE tenant_id = %s AND provider = %s AND customer_reference IS NOT NULL
+"""
 _SAVE_METHOD = """
 INSERT INTO payment_methods (tenant_id, provider, customer_reference, method_reference, created_at)
 VALUES (%s, %s, %s, %s, %s)
@@ -54,7 +61,9 @@ SET customer_reference = excluded.customer_reference, method_reference = exclude
 WHERE payment_methods.created_at <= excluded.created_at
 """
 _REMOVE_METHOD = """
-DELETE FROM payment_methods WHERE provider = %s AND customer_reference = %s AND method_reference = %s
+DELETE FROM payment_methods
+WHERE provider = %(provider)s AND method_reference = %(method)s
+  AND (%(customer)s::text IS NULL OR customer_reference = %(customer)s)
 """
 
 
@@ -91,8 +100,11 @@ class UpkeepRows(Rows):
         ]
 
     async def schedule_check(self, payment_id: str, checks: int, at: datetime | None) -> None:
-        """Say when a payment's outcome is to be looked up next; None for never."""
-        await self._connection.execute(_SCHEDULE, (checks, at, payment_id))
+        """Say when a payment's outcome is to be looked up next; None ends it unless refunds are unread."""
+        if at is None:
+            await self._connection.execute(_END_CHECKS, (checks, payment_id))
+        else:
+            await self._connection.execute(_SCHEDULE, (checks, at, payment_id))
 
     async def ask_for_refunds(self, payment_id: str, now: datetime) -> None:
         """Let the next look-up read the payment's refunds at the provider too."""
@@ -121,9 +133,16 @@ class UpkeepRows(Rows):
         """Remember that the payer was told where to go."""
         await self._connection.execute("UPDATE payer_actions SET told_at = %s WHERE payment_id = %s", (at, payment_id))
 
-    async def expired_actions(self, provider: str, now: datetime, limit: int) -> Sequence[Payment]:
-        """Return payments in `requires_action` whose time to act is over, oldest first."""
-        return [read_payment(row) for row in await self._all(_EXPIRED, (provider, now, limit))]
+    async def expired_actions(
+        self, provider: str, now: datetime, untold_since: datetime, limit: int
+    ) -> Sequence[Payment]:
+        """Return payments in `requires_action` whose time to act is over, or who have no link for too long."""
+        return [read_payment(row) for row in await self._all(_EXPIRED, (provider, now, untold_since, limit))]
+
+    async def method_at(self, tenant_id: str, provider: str) -> PaymentMethod | None:
+        """Return how the tenant pays by this provider."""
+        row = await self._one(_METHOD_AT, (tenant_id, provider))
+        return PaymentMethod(**row) if row else None
 
     async def save_payer_method(self, method: PaymentMethod, now: datetime) -> None:
         """Store how a tenant pays; earlier references of the same provider are replaced, later ones stay.
@@ -137,9 +156,10 @@ class UpkeepRows(Rows):
         except ForeignKeyViolation:
             raise InvalidInputError([Fault("unknown_tenant", f"no tenant {method.tenant_id!r}")]) from None
 
-    async def remove_payer_method(self, provider: str, customer_reference: str, method_reference: str) -> bool:
+    async def remove_payer_method(self, provider: str, customer_reference: str | None, method_reference: str) -> bool:
         """Forget a saved method that is no longer usable; False if it was not the one in use."""
-        found = await self._connection.execute(_REMOVE_METHOD, (provider, customer_reference, method_reference))
+        values = {"provider": provider, "customer": customer_reference, "method": method_reference}
+        found = await self._connection.execute(_REMOVE_METHOD, values)
         return found.rowcount > 0
 
     async def tenant_of_customer(self, provider: str, customer_reference: str) -> str | None:

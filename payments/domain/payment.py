@@ -22,6 +22,8 @@ from core.money import Money
 
 # Stripe's word for "the cardholder must authenticate": a lane of its own, not a decline.
 AUTHENTICATION_REQUIRED = "authentication_required"
+# The payer was told where to authenticate and did not in time: canceled, and no decline either.
+AUTHENTICATION_ABANDONED = "authentication_abandoned"
 NO_PAYMENT_METHOD = "no_payment_method"
 # The provider said 5xx for good (it replays that answer for our key) and holds no charge of ours.
 PROVIDER_ERROR = "provider_error"
@@ -136,6 +138,14 @@ def record_webhook(payment: Payment, news: Outcome, at: datetime) -> Payment | R
     return _move(payment, news)
 
 
+def record_lookup(payment: Payment, found: Outcome, at: datetime) -> Payment | Refusal:
+    """Apply what the provider says when it is asked later what became of a payment; `at` is when it was asked.
+
+    It counts as much as a signed webhook: we asked the provider itself, and the call that may have lied is over.
+    """
+    return record_webhook(payment, found, at)
+
+
 def fail(payment: Payment, code: str, reason: str) -> Payment:
     """End a pending payment without the provider; anything further along is returned unchanged."""
     if payment.status is not PaymentStatus.PENDING:
@@ -153,7 +163,7 @@ def _contradiction(payment: Payment, news: Outcome) -> Refusal | None:
 
 
 def _move(payment: Payment, news: Outcome) -> Payment:
-    failed = news.status in {PaymentStatus.FAILED, PaymentStatus.REQUIRES_ACTION}
+    failed = news.status in {PaymentStatus.FAILED, PaymentStatus.REQUIRES_ACTION, PaymentStatus.CANCELED}
     return replace(
         payment,
         status=news.status,

@@ -41,12 +41,22 @@ CONSUMERS: dict[str, tuple[str, str]] = {
     "outbox": ("runtime.processes.consumers", "run_outbox"),
     "payments": ("payments.consumer", "run"),
     "webhooks": ("payments.consumer", "run_inbox"),
+    "payment-upkeep": ("payments.upkeep_worker", "run"),
     "rating": ("rating.consumer", "run"),
     "reconcile": ("runtime.processes.reconcile", "run"),
     "credits": ("subscriptions.credit_worker", "run"),
 }
 GROUPS: dict[str, tuple[str, ...]] = {
-    "billing": ("invoicing", "settlements", "invoiced-facts", "outbox", "payments", "webhooks", "credits"),
+    "billing": (
+        "invoicing",
+        "settlements",
+        "invoiced-facts",
+        "outbox",
+        "payments",
+        "webhooks",
+        "payment-upkeep",
+        "credits",
+    ),
 }
 
 

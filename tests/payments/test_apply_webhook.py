@@ -13,7 +13,7 @@ import pytest
 from core.clock import SystemClock
 from core.messages import InvoiceFinalized
 from payments.adapters.postgres_store import PostgresPayments
-from payments.adapters.stripe_intent import StripeWebhookReader
+from payments.adapters.stripe_events import StripeWebhookReader
 from payments.adapters.stripe_provider import StripeProvider
 from payments.apply_webhook import apply_next_webhook
 from payments.charge_invoice import charge_invoice

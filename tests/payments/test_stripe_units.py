@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.money import MINOR_UNITS, Money
-from payments.adapters.stripe_intent import from_stripe_amount, to_stripe_amount
+from payments.adapters.stripe_amounts import from_stripe_amount, to_stripe_amount
 
 
 @pytest.mark.parametrize(

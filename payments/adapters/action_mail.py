@@ -1,0 +1,76 @@
+"""Tells payers by e-mail where to authenticate. Owns the words, the Message-ID and which replies are final."""
+
+from __future__ import annotations
+
+import asyncio
+from email.message import EmailMessage
+from email.utils import format_datetime, parseaddr
+from urllib.parse import unquote, urlsplit
+
+import aiosmtplib
+
+from core.errors import Fault, InvalidInputError, UnavailableError
+from core.ids import derive_id
+from core.money import Money
+from payments.domain.payment import Payment
+from payments.ports import Payer, PayerAction
+
+_TIMEOUT_SECONDS = 10.0
+
+
+class ActionMail:
+    """Implements `payments.ports.PayerNotice` over SMTP: `smtp://user:password@host:port` or `smtps://…`."""
+
+    def __init__(self, url: str, *, sender: str, timeout_seconds: float = _TIMEOUT_SECONDS) -> None:
+        parts = urlsplit(url)
+        self._tls = parts.scheme == "smtps"
+        self._host, self._port = parts.hostname, parts.port or (465 if self._tls else 25)
+        self._user = unquote(parts.username) if parts.username else None
+        self._password = unquote(parts.password) if parts.password else None
+        self._sender, self._timeout_seconds = sender, timeout_seconds
+
+    async def send_action_link(self, payer: Payer, payment: Payment, action: PayerAction) -> None:
+        """Send the link; a server that refuses the address for good raises `InvalidInputError` (`mail_refused`)."""
+        mail = build_action_mail(payer, payment, action, sender=self._sender)
+        try:
+            async with asyncio.timeout(3 * self._timeout_seconds):
+                await aiosmtplib.send(
+                    mail,
+                    hostname=self._host,
+                    port=self._port,
+                    username=self._user,
+                    password=self._password,
+                    use_tls=self._tls,
+                    timeout=self._timeout_seconds,
+                )
+        except aiosmtplib.SMTPResponseException as error:
+            if 500 <= error.code < 600:
+                raise InvalidInputError([Fault("mail_refused", f"{error.code} {error.message}"[:300])]) from error
+            raise UnavailableError(f"the mail server said {error.code}") from error
+        except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
+            raise UnavailableError(f"the mail server did not answer: {type(error).__name__}") from error
+
+
+def build_action_mail(payer: Payer, payment: Payment, action: PayerAction, *, sender: str) -> EmailMessage:
+    """Return the mail; the same payment always has the same Message-ID, so a second copy is seen as one."""
+    host = parseaddr(sender)[1].rpartition("@")[2] or "meterbook.invalid"
+    mail = EmailMessage()
+    mail["From"] = sender
+    mail["To"] = payer.email
+    mail["Subject"] = "Your bank asks you to confirm a payment"
+    mail["Message-ID"] = f"<{derive_id('action', payment.payment_id)}@{host}>"
+    mail["Auto-Submitted"] = "auto-generated"
+    until = action.expires_at.strftime("%Y-%m-%d %H:%M UTC")
+    mail.set_content(
+        f"Dear {payer.name},\n\n"
+        f"your bank wants you to confirm the payment of {_amount(payment.amount)}.\n"
+        f"Please follow this link until {until}:\n\n"
+        f"{action.url}\n\n"
+        f"Without it the payment cannot be made, and we will ask you for another way to pay.\n"
+    )
+    mail["Date"] = format_datetime(payment.created_at)
+    return mail
+
+
+def _amount(amount: Money) -> str:
+    return f"{amount.amount:f} {amount.currency}"

@@ -1,0 +1,157 @@
+"""`meterbook payment`: refund, history, disputes and the product list at the provider."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Coroutine
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from core.clock import SystemClock
+from core.errors import Fault, InvalidInputError, MeterbookError, NotFoundError
+from core.period import format_instant
+from payments.adapters.postgres_store import PostgresPayments
+from payments.domain.history import PaymentChange
+from payments.domain.refund import Refund
+from payments.open_providers import open_providers
+from payments.refund_payment import RefundRequest, refund_payment
+from payments.sync_catalogue import Synced, sync_catalogue
+from runtime.postgres import create_pool
+from runtime.settings import Settings, load_settings
+
+app = typer.Typer(help="Payments: refund them, and see what happened to them.", no_args_is_help=True)
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+T = TypeVar("T")
+
+
+@app.command("refund")
+def refund(
+    payment: Annotated[str, typer.Argument(help="The payment's id (pay_…).")],
+    reason: Annotated[str, typer.Option(help="Why, for the history.")],
+    key: Annotated[str, typer.Option(help="Names this refund: the same key never refunds twice.")],
+    by: Annotated[str, typer.Option(help="Who asks for it.")],
+    amount: Annotated[str | None, typer.Option(help="Such as 12.50; without it all that is left.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a settled payment back, in full or in part."""
+    done = _run(_refund(load_settings(), RefundRequest(payment, key, _read_amount(amount), reason, by)))
+    if as_json:
+        typer.echo(json.dumps(_refund_fields(done)))
+        return
+    typer.echo(f"{done.refund_id}: {done.amount} of {done.payment_id} {done.status.value}")
+    if done.failure_code:
+        typer.echo(f"  {done.failure_code}: {done.failure_reason or ''}")
+
+
+@app.command("history")
+def history(payment: Annotated[str, typer.Argument(help="The payment's id (pay_…).")], as_json: AsJson = False) -> None:
+    """Print every change of a payment, its refunds and disputes, oldest first."""
+    changes = _run(_history(load_settings(), payment))
+    if as_json:
+        typer.echo(json.dumps([_change_fields(change) for change in changes], indent=2))
+        return
+    for change in changes:
+        step = f"{change.before or '-':>15} -> {change.after:15}"
+        line = f"{format_instant(change.changed_at)}  {change.subject.value:8} {step}"
+        because = f"{change.cause.kind.value} {change.cause.reference or ''}".rstrip()
+        typer.echo(f"{line} by {because}" + (f" [{change.code}]" if change.code else ""))
+
+
+@app.command("disputes")
+def disputes(as_json: AsJson = False) -> None:
+    """Print the disputes that wait for evidence or a decision, the nearest deadline first."""
+    rows = _run(_disputes(load_settings()))
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        typer.echo(
+            f"{row['dispute_id']}  {row['status']:8} {row['amount']} {row['currency']}  {row['reason']}"
+            f"  payment {row['payment_id']}  evidence until {row['evidence_due_at'] or 'nobody asks for any'}"
+        )
+    if not rows:
+        typer.echo("no dispute is open")
+
+
+@app.command("sync-catalogue")
+def sync(as_json: AsJson = False) -> None:
+    """Show the catalogue's plans and fixed fees at Stripe as products and prices; run again, nothing new."""
+    done = _run(_sync(load_settings()))
+    if as_json:
+        typer.echo(json.dumps({"products_changed": done.products_changed, "prices_added": done.prices_added}))
+        return
+    typer.echo(f"{done.products} products ({len(done.products_changed)} changed), {done.prices} prices")
+    for key in done.prices_added:
+        typer.echo(f"  new price {key}")
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    try:
+        return asyncio.run(work)
+    except MeterbookError as error:
+        # Faults name their own codes.
+        typer.echo(str(error) if isinstance(error, InvalidInputError) else f"{error} [{error.code}]", err=True)
+        raise typer.Exit(1) from None
+
+
+async def _refund(settings: Settings, request: RefundRequest) -> Refund:
+    async with open_providers(settings) as providers, create_pool(settings, max_size=1) as pool:
+        store = PostgresPayments(pool)
+        return await refund_payment(request, store=store, providers=providers.charging, clock=SystemClock())
+
+
+async def _history(settings: Settings, payment_id: str) -> list[PaymentChange]:
+    async with create_pool(settings, max_size=1) as pool, PostgresPayments(pool).transaction() as unit:
+        changes = await unit.history_of(payment_id)
+    if not changes:
+        raise NotFoundError(f"no payment {payment_id!r}")
+    return list(changes)
+
+
+async def _disputes(settings: Settings) -> list[dict[str, Any]]:
+    async with create_pool(settings, max_size=1) as pool:
+        return list(await PostgresPayments(pool).open_disputes())
+
+
+async def _sync(settings: Settings) -> Synced:
+    async with open_providers(settings) as providers, create_pool(settings, max_size=1) as pool:
+        if providers.stripe is None:
+            raise InvalidInputError([Fault("unknown_provider", "the product list is Stripe's, which is not set up")])
+        return await sync_catalogue(await PostgresPayments(pool).plan_documents(), provider=providers.stripe)
+
+
+def _read_amount(amount: str | None) -> Decimal | None:
+    if amount is None:
+        return None
+    try:
+        return Decimal(amount)
+    except InvalidOperation:
+        raise InvalidInputError([Fault("invalid_amount", "expected a number such as 12.50", "--amount")]) from None
+
+
+def _refund_fields(refund: Refund) -> dict[str, Any]:
+    return {
+        "refund_id": refund.refund_id,
+        "payment_id": refund.payment_id,
+        "status": refund.status.value,
+        "amount": f"{refund.amount.amount:f}",
+        "currency": refund.amount.currency,
+        "failure_code": refund.failure_code,
+    }
+
+
+def _change_fields(change: PaymentChange) -> dict[str, Any]:
+    return {
+        "at": format_instant(change.changed_at),
+        "subject": change.subject.value,
+        "subject_id": change.subject_id,
+        "before": change.before,
+        "after": change.after,
+        "cause": change.cause.kind.value,
+        "cause_reference": change.cause.reference,
+        "code": change.code,
+        "reason": change.reason,
+    }
