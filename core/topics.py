@@ -103,6 +103,15 @@ INVOICE_FINALIZED = Topic(
     retention_ms=-1,
     partitioning=Partitioning.BILLING,
 )
+INVOICE_VOIDED = Topic(
+    "invoice.voided",
+    key="tenant",
+    payload="core.messages.InvoiceVoided, JSON",
+    producers=("outbox of invoicing",),
+    consumers=("warehouse of invoiced lines", "payments consumer"),
+    retention_ms=-1,
+    partitioning=Partitioning.BILLING,
+)
 PAYMENT_SETTLED = Topic(
     "payment.settled",
     key="tenant",
@@ -157,6 +166,7 @@ ALL_TOPICS: tuple[Topic, ...] = (
     QUOTA_CROSSED,
     INVOICING_REQUESTS,
     INVOICE_FINALIZED,
+    INVOICE_VOIDED,
     PAYMENT_SETTLED,
     PAYMENT_FAILED,
     PAYMENT_REFUNDED,

@@ -7,9 +7,9 @@ its invoice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -20,55 +20,27 @@ from core.errors import BrokenInvariantError, Fault, InvalidInputError, must_hol
 from core.messages import InvoicingRequest
 from core.meters import Meter
 from core.period import Period
-from invoicing.determine_taxes import TaxRules, determine_taxes, freeze_exchange
-from invoicing.domain.exchange import NO_RATES, ExchangeRates
-from invoicing.domain.invoice import Draft, Invoice, due_date, format_number, series_of
-from invoicing.domain.lines import total_of
-from invoicing.domain.seller import Seller
-from invoicing.domain.snapshot import build_snapshot
+from invoicing.domain.invoice import Draft, Invoice, Origin
+from invoicing.domain.lines import Line, split_lines, total_of
 from invoicing.domain.subscribed import Subscribed
-from invoicing.domain.tax.tables import TaxTables
 from invoicing.domain.which_periods import check_over, read_request, requested_periods
+from invoicing.issue_document import Heading, issue_credit_note, issue_invoice, tax_draft
 from invoicing.ports import Account, Books, UsageReader
-from invoicing.propose_invoice import ProposedInvoice, propose_invoice
+from invoicing.propose_invoice import ProposedInvoice, propose_invoice, shown_period
 from invoicing.propose_lines import Proposal
-from invoicing.tax_ports import TaxService
-from rating.domain.credit import dues_of
-from rating.domain.digest import digest_of
+from invoicing.terms import Terms as Terms
 from rating.domain.timeline import Held, Timeline
-from rating.draw_credits import draw_credits, total_drawn
-from rating.rate_charges import ENGINE_VERSION
-from rating.rate_timeline import PlanOf, period_name
+from rating.rate_timeline import PlanOf
 
+# What a credit note says that nobody asked for.
+CORRECTION_REASON = "Less is owed than was invoiced"
 log = structlog.get_logger()
 _INVOICES = Counter("meterbook_invoices_total", "Invoicing requests by outcome", ["outcome"])
 _UNPRICED = Counter("meterbook_unpriced_usage_total", "Usage rows without a price, seen when invoicing", ["meter"])
 
 
-class ParkedError(BrokenInvariantError):
-    """The account cannot be invoiced before a person has looked."""
-
-    code = "account_parked"
-
-
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """What the seller sets for all invoices: who sells, days until due, and by what tables tax is charged."""
-
-    seller: Seller
-    due_days: int
-    tables: TaxTables = field(default_factory=TaxTables)
-    exchange: ExchangeRates = NO_RATES
-    tax_service: TaxService | None = None
-
-    @property
-    def tax_rules(self) -> TaxRules:
-        """How tax is charged."""
-        return TaxRules(self.seller.tax, self.tables, self.exchange, self.tax_service)
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
+class Target:
     """A billing period to be invoiced."""
 
     subscribed: Subscribed
@@ -78,10 +50,11 @@ class _Target:
 async def invoice_period(
     request: InvoicingRequest, *, books: Books, usage: UsageReader, terms: Terms, clock: Clock
 ) -> list[Invoice]:
-    """Return the invoices this request gave rise to; none when nothing new is owed.
+    """Return the documents this request gave rise to; none when nothing new is owed, or a grace is not over yet.
 
-    Raises `InvalidInputError` (`invalid_period`, `period_not_over`, `unknown_tenant`). A parked account is skipped.
-    An account whose figures make no sense (a broken invariant, or less owed than was billed) is parked.
+    Where less is owed than was billed that is a credit note. Raises `InvalidInputError` (`invalid_period`,
+    `period_not_over`, `unknown_tenant`). A parked account is skipped. An account whose figures make no sense (a broken
+    invariant) is parked.
     """
     asked, now = read_request(request.period), clock.now()
     try:
@@ -93,27 +66,19 @@ async def invoice_period(
                 log.warning("account.skipped", tenant=request.tenant_id, parked=account.buyer.parked_reason)
                 _INVOICES.labels("skipped").inc()
                 return []
-            invoices = await _invoice(account, targets, usage, terms, now)
+            invoices = await bill_targets(account, targets, usage, terms, now)
     except BrokenInvariantError as broken:
-        await _park(books, request, broken, now)
+        await park_account(books, request.tenant_id, broken, now, period=request.period)
         return []
     _INVOICES.labels("invoiced" if invoices else "nothing_new").inc(len(invoices) or 1)
-    for invoice in invoices:
-        log.info(
-            "invoice.finalized",
-            tenant=request.tenant_id,
-            number=invoice.number,
-            total=str(invoice.total),
-            amount_due=str(invoice.amount_due),
-        )
     return invoices
 
 
-async def _targets(account: Account, asked: str | datetime, now: datetime) -> list[_Target]:
+async def _targets(account: Account, asked: str | datetime, now: datetime) -> list[Target]:
     calendar = account.buyer.calendar
     before = asked if isinstance(asked, datetime) else calendar.period(asked).end
     targets = [
-        _Target(subscribed, period)
+        Target(subscribed, period)
         for subscribed in await account.subscriptions(before)
         for period in requested_periods(asked, subscribed.start.cycle, subscribed.start.started_at, calendar)
     ]
@@ -121,21 +86,61 @@ async def _targets(account: Account, asked: str | datetime, now: datetime) -> li
     return targets
 
 
-async def _invoice(
-    account: Account, targets: Iterable[_Target], usage: UsageReader, terms: Terms, now: datetime
+async def bill_targets(
+    account: Account,
+    targets: Iterable[Target],
+    usage: UsageReader,
+    terms: Terms,
+    now: datetime,
+    *,
+    is_final: bool = False,
+    replaces: str | None = None,
 ) -> list[Invoice]:
+    """Issue what is owed for billing periods, within the caller's transaction; or keep it as drafts for their grace.
+
+    `is_final`: whatever grace is left. `replaces` is the invoice that the first one is issued anew for.
+    """
     meters = await account.meters()
-    proposed = [
-        (target, await propose_invoice(account, target.subscribed, target.period, usage=usage, meters=meters))
-        for target in targets
-    ]
-    _report_unpriced(account, [invoice.target for _, invoice in proposed])
-    invoices = []
-    for target, proposal in proposed:
+    proposed = []
+    for target in targets:
+        finalize_at = await _drop_drafts(account, target)
+        one = await propose_invoice(account, target.subscribed, target.period, usage=usage, meters=meters)
+        proposed.append((target, one, finalize_at))
+    _report_unpriced(account, [invoice.target for _, invoice, _ in proposed])
+    issued: list[Invoice] = []
+    for target, proposal, finalize_at in proposed:
         if not proposal.is_due:
             continue
-        invoices.append(await _finalize(account, target, proposal, meters, terms, now))
-    return invoices
+        ends = finalize_at or now + timedelta(hours=terms.grace_hours)
+        if now < ends and not is_final:
+            await _keep_draft(account, target, proposal, meters, terms, ends, now)
+            continue
+        issued += await _issue(account, target, proposal, meters, terms, now, None if issued else replaces)
+    return issued
+
+
+async def _drop_drafts(account: Account, target: Target) -> datetime | None:
+    """Take the drafts of a billing period away, for it is proposed again; returns when the first grace is over."""
+    period = shown_period(target.subscribed, target.period)
+    drafts = await account.issued.drafts(target.subscribed.subscription_id, period)
+    for draft in drafts:
+        await account.issued.drop_draft(draft.invoice_id)
+    return min((draft.finalize_at for draft in drafts if draft.finalize_at is not None), default=None)
+
+
+async def _keep_draft(
+    account: Account,
+    target: Target,
+    proposal: ProposedInvoice,
+    meters: Mapping[str, Meter],
+    terms: Terms,
+    finalize_at: datetime,
+    now: datetime,
+) -> None:
+    heading = heading_of(target.subscribed, proposal.period, meters, terms)
+    draft = await tax_draft(account, _draft(target, proposal, proposal.lines), heading, terms, now)
+    await account.issued.put_draft(draft, finalize_at, now)
+    log.info("invoice.drafted", tenant=account.buyer.tenant_id, draft=draft.invoice_id, until=str(finalize_at))
 
 
 def _report_unpriced(account: Account, proposals: Iterable[Proposal]) -> None:
@@ -156,68 +161,53 @@ def _report_unpriced(account: Account, proposals: Iterable[Proposal]) -> None:
             )
 
 
-async def _finalize(
+async def _issue(
     account: Account,
-    target: _Target,
+    target: Target,
     proposal: ProposedInvoice,
     meters: Mapping[str, Meter],
     terms: Terms,
     now: datetime,
-) -> Invoice:
-    buyer, timeline = account.buyer, target.subscribed.timeline()
-    must_hold(
-        proposal.currency == buyer.currency, f"the plan is in {proposal.currency}, the account in {buyer.currency}"
-    )
-    if proposal.net < 0:
-        # A credit note would be the answer; until there are any, a person decides.
-        name = period_name(timeline.cycle, proposal.period)
-        raise ParkedError(f"{name}: {-proposal.net} {proposal.currency} less is owed than was invoiced")
-    draft = Draft(
-        target.subscribed.subscription_id, proposal.period, proposal.sequence, proposal.currency, proposal.lines
-    )
-    zone = timeline.cycle.time_zone
-    draft = await determine_taxes(
-        draft, buyer=buyer, books=account, rules=terms.tax_rules, issued_at=now, time_zone=zone
-    )
-    exchange = freeze_exchange(draft, terms.tax_rules, now, zone)
-    dues = dues_of([line.as_amount() for line in draft.lines], draft.currency)
-    draws = await draw_credits(buyer.tenant_id, draft.invoice_id, dues, draft.currency, ledger=account.ledger, at=now)
-    # The number is taken last: its row stays locked until the commit, and every other invoice waits for it.
-    series = series_of(terms.seller.number_prefix, now)
-    number = format_number(series, await account.take_number(series))
-    held = last_held(target.subscribed, timeline, proposal.period)
-    due_days = _due_days(target.subscribed, held, terms)
-    due_at = due_date(now, due_days)
-    corrected = {line.corrects_invoice for line in draft.lines} & proposal.numbers.keys()
-    snapshot = build_snapshot(
-        draft,
-        number=number,
-        issued_at=now,
-        due_at=due_at,
-        due_days=due_days,
-        seller=terms.seller,
-        buyer=buyer,
-        plan=plan_shown(held, target.subscribed.plan_of(meters)),
-        time_zone=timeline.cycle.time_zone,
-        numbers_corrected={invoice_id: proposal.numbers[invoice_id] for invoice_id in corrected if invoice_id},
-        credits_applied=total_drawn(draws),
-        exchange=exchange,
-    )
-    invoice = Invoice(
-        draft=draft,
-        tenant_id=buyer.tenant_id,
-        number=number,
-        issued_at=now,
-        due_at=due_at,
-        snapshot=snapshot,
-        snapshot_sha256=digest_of(snapshot),
-        engine_version=ENGINE_VERSION,
-        credits_applied=total_drawn(draws),
-        exchange=exchange,
-    )
-    await account.add(invoice)
-    must_hold(total_of(draft.lines) == proposal.net, "the invoice's total is not the sum of its lines")
+    replaces: str | None,
+) -> list[Invoice]:
+    """Issue what is proposed: an invoice, or where less is owed than was billed a credit note, beside one for the new.
+
+    What is owed for the first time stands on an invoice even where more is given back than it costs: it is a supply of
+    its own, taxed as of now, and the credit of the note pays for it.
+    """
+    buyer, currency = account.buyer, proposal.currency
+    must_hold(currency == buyer.currency, f"the plan is in {currency}, the account in {buyer.currency}")
+    heading = replace(heading_of(target.subscribed, proposal.period, meters, terms), replaces=replaces)
+    draft = await tax_draft(account, _draft(target, proposal, proposal.lines), heading, terms, now)
+    if draft.total >= 0:
+        return [_checked(await issue_invoice(account, draft, heading, terms, now), proposal.lines)]
+    new, back = split_lines(proposal.lines, proposal.billed)
+    corrected = replace(heading, origin=Origin.CORRECTION, reason=CORRECTION_REASON)
+    note = await tax_draft(account, _draft(target, proposal, back), corrected, terms, now)
+    issued = [_checked(await issue_credit_note(account, note, corrected, terms, now), back)]
+    if new:
+        following = _draft(target, proposal, new, sequence=proposal.sequence + 1)
+        draft = await tax_draft(account, following, heading, terms, now)
+        issued.append(_checked(await issue_invoice(account, draft, heading, terms, now), new))
+    return issued
+
+
+def _draft(target: Target, proposal: ProposedInvoice, lines: Sequence[Line], *, sequence: int | None = None) -> Draft:
+    subscription_id = target.subscribed.subscription_id
+    return Draft(subscription_id, proposal.period, sequence or proposal.sequence, proposal.currency, tuple(lines))
+
+
+def _checked(invoice: Invoice, lines: Sequence[Line]) -> Invoice:
+    must_hold(total_of(invoice.draft.lines) == total_of(lines), f"{invoice.number} is not the sum of what was proposed")
     return invoice
+
+
+def heading_of(subscribed: Subscribed, period: Period, meters: Mapping[str, Meter], terms: Terms) -> Heading:
+    """Return what the document of a billing period says besides its lines."""
+    timeline = subscribed.timeline()
+    held = last_held(subscribed, timeline, period)
+    plan = plan_shown(held, subscribed.plan_of(meters))
+    return Heading(Origin.PERIOD, plan, timeline.cycle.time_zone, _due_days(subscribed, held, terms))
 
 
 def last_held(subscribed: Subscribed, timeline: Timeline, period: Period) -> Held:
@@ -238,10 +228,12 @@ def _due_days(subscribed: Subscribed, held: Held, terms: Terms) -> int:
     return next((days for days in agreed if days is not None), terms.due_days)
 
 
-async def _park(books: Books, request: InvoicingRequest, broken: BrokenInvariantError, now: datetime) -> None:
+async def park_account(
+    books: Books, tenant_id: str, broken: BrokenInvariantError, now: datetime, *, period: str
+) -> None:
     """Park the account in a transaction of its own: the one that found the trouble has been rolled back."""
-    async with books.open_account(request.tenant_id) as account:
+    async with books.open_account(tenant_id) as account:
         if account is not None:
             await account.park(str(broken), now)
     _INVOICES.labels("parked").inc()
-    log.error("account.parked", tenant=request.tenant_id, period=request.period, reason=str(broken))
+    log.error("account.parked", tenant=tenant_id, period=period, reason=str(broken))

@@ -129,6 +129,10 @@ class Books(Protocol):
         """Lock a tenant's account in a transaction that commits unless the block raises; None for an unknown tenant."""
         ...
 
+    async def tenant_of(self, reference: str) -> str | None:
+        """Return whose an invoice is, by its number or id; None if there is none."""
+        ...
+
     def view_account(self, tenant_id: str) -> AbstractAsyncContextManager[Account | None]:
         """Open a tenant's account for reading, without a lock; whatever is written there is taken back."""
         ...

@@ -19,7 +19,7 @@ from decimal import Decimal
 from core.errors import must_hold
 from core.meters import Meter
 from core.period import Period
-from invoicing.domain.lines import Billed, Line, difference, total_of
+from invoicing.domain.lines import Billed, Line, check_recurring, difference, total_of
 from invoicing.domain.subscribed import Subscribed, latest_effect
 from invoicing.ports import Account, UsageReader
 from invoicing.propose_lines import Proposal, propose_period
@@ -34,8 +34,8 @@ _PERIODS_BACK_MAX = 36
 class ProposedInvoice:
     """What an invoice of a billing period would say now: `lines` are left to bill, `target` is all of the period's.
 
-    `numbers` has the printed number of every invoice that lines correct, `corrected` the other periods that were
-    proposed again.
+    `billed` is what documents billed of the items before, `others` are the other periods that were proposed.
+    `is_first`: nothing of the period was invoiced before, or all of it was voided.
     """
 
     period: Period
@@ -44,7 +44,8 @@ class ProposedInvoice:
     lines: tuple[Line, ...]
     target: Proposal
     others: tuple[Proposal, ...]
-    numbers: Mapping[str, str]
+    billed: Mapping[str, Billed]
+    is_first: bool
 
     @property
     def net(self) -> Decimal:
@@ -58,7 +59,7 @@ class ProposedInvoice:
         The first invoice of a period is issued if it has any line: a free plan's usage is confirmed at nothing due.
         After that only money counts: a quantity that moved within what is included needs no second document.
         """
-        return bool(self.lines) if self.sequence == 1 else any(line.amount for line in self.lines)
+        return bool(self.lines) if self.is_first else any(line.amount for line in self.lines)
 
 
 async def propose_invoice(
@@ -90,10 +91,10 @@ async def propose_invoice(
         settling=[proposal.period.start for proposal in proposals],
         item_keys=[line.item_key for line in proposed],
     )
+    check_recurring(proposed)
     currencies = {holding.plan.currency for proposal in proposals for holding in proposal.holdings}
     must_hold(len(currencies) <= 1, f"plans in {' and '.join(sorted(currencies))} were held")
-    # What is billed before the first period begins stands on an invoice of that period.
-    shown = following if period.end <= began else period
+    shown = shown_period(subscribed, period)
     return ProposedInvoice(
         period=shown,
         sequence=await account.next_sequence(subscribed.subscription_id, shown),
@@ -101,8 +102,15 @@ async def propose_invoice(
         lines=tuple(difference(proposed, billed)),
         target=proposals[len(corrected)],
         others=tuple(proposals[: len(corrected)] + proposals[len(corrected) + 1 :]),
-        numbers=_numbers(billed),
+        billed=billed,
+        is_first=shown.start not in invoiced,
     )
+
+
+def shown_period(subscribed: Subscribed, period: Period) -> Period:
+    """Return the period that the invoice names: what is billed before the first one begins stands on one of that."""
+    cycle = subscribed.start.cycle
+    return cycle.period_at(period.end) if period.end <= subscribed.start.started_at else period
 
 
 async def _propose(
@@ -153,7 +161,3 @@ def _reach(timeline: Timeline, plan_of: PlanOf, period: Period) -> datetime:
     """Return the end of the last fee that falls due with a billing period, at least the period's own."""
     fees = [fee for holding in holdings_of(timeline, period, plan_of) for fee in holding.fees]
     return max([period.end, *(fee.own.end for fee in fees)])
-
-
-def _numbers(billed: Mapping[str, Billed]) -> dict[str, str]:
-    return {before.invoice_id: before.number for before in billed.values()}

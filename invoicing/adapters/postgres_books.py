@@ -14,13 +14,17 @@ from core.messages import InvoiceFinalized, encode_message
 from core.meters import Meter
 from core.period import Period, format_instant
 from core.topics import INVOICE_FINALIZED
+from invoicing.adapters.postgres_issued import PostgresIssued
+from invoicing.adapters.stored_lines import LINE_COLUMNS, insert_lines, read_line
 from invoicing.adapters.stored_subscribed import read_subscribed
-from invoicing.adapters.stored_tax import add_invoice_taxes, tax_values, read_taxed_before
+from invoicing.adapters.stored_tax import add_invoice_taxes, read_taxed_before
 from invoicing.domain.invoice import Buyer, Invoice
-from invoicing.domain.lines import Billed, Line
+from invoicing.domain.lines import Billed, BilledLine, bill_up
 from invoicing.domain.snapshot import money_text
 from invoicing.domain.subscribed import Subscribed
 from invoicing.domain.tax.taxed_lines import Bucket, TaxedBefore
+from ledger.adapters.postgres import post
+from ledger.domain.entry import LedgerEntry
 from rating.adapters.postgres import read_plan_documents
 from rating.adapters.postgres_credits import PostgresCreditLedger
 from rating.rate_timeline import PlanReference
@@ -33,48 +37,44 @@ _TENANT = (
     " state, postal_code, is_business, vat_number, vat_valid, vat_checked_at, tax_exempt, tax_exempt_code, language"
     " FROM tenants WHERE tenant_id = %s"
 )
-# One row per item: the line that billed it first, with the sums over all invoices. A line from before lines had periods
-# settles its invoice's own, and its key does not name the plan version: it is that of the subscription's start.
+# Every line of the items, by issue. A line from before lines had periods settles its invoice's own, and its key does
+# not name the plan version: it is that of the subscription's start.
 _BILLED = (
-    "WITH lines AS ("
-    " SELECT CASE WHEN settles IS NULL THEN item_key || '|' || %(plan)s ELSE item_key END AS item_key, charge_id, kind,"
-    " description, meter_id, dimensions, unit, unit_amount, price_digest, evidence, invoice_id, number, sequence,"
-    " issued_at, quantity, exact_amount, amount, line.period_start, line.period_end, settles,"
-    " coalesce(settles, invoices.period_start) AS settled"
+    f"WITH lines AS (SELECT number, issued_at, sequence, position, {LINE_COLUMNS},"  # noqa: S608 - constants only
+    " line.invoice_id, coalesce(settles, invoices.period_start) AS settled,"
+    " CASE WHEN settles IS NULL THEN item_key || '|' || %(plan)s ELSE item_key END AS present_key"
     " FROM invoice_lines AS line JOIN invoices USING (invoice_id)"
-    " WHERE subscription_id = %(subscription)s AND status NOT IN ('draft', 'void')"
+    " WHERE coalesce(line.subscription_id, invoices.subscription_id) = %(subscription)s"
+    " AND status NOT IN ('draft', 'void')"
     "), items AS ("
-    " SELECT DISTINCT ON (item_key) item_key, charge_id, kind, description, meter_id, dimensions, unit, unit_amount,"
-    " price_digest, evidence, invoice_id, number, period_start, period_end, settles,"
-    " sum(quantity) OVER item AS quantity, sum(exact_amount) OVER item AS exact_amount,"
-    " sum(amount) OVER item AS amount,"
-    " last_value(settled) OVER (PARTITION BY item_key ORDER BY issued_at, sequence"
-    " ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS last_settled"
-    " FROM lines WINDOW item AS (PARTITION BY item_key) ORDER BY item_key, issued_at, sequence"
+    " SELECT DISTINCT ON (present_key) present_key, settled FROM lines"
+    " ORDER BY present_key, issued_at DESC, sequence DESC, position DESC"
     ")"
-    " SELECT * FROM items WHERE last_settled = ANY(%(settling)s) OR item_key = ANY(%(item_keys)s)"
+    " SELECT lines.* FROM lines JOIN items USING (present_key)"
+    " WHERE items.settled = ANY(%(settling)s) OR present_key = ANY(%(item_keys)s)"
+    " ORDER BY issued_at, sequence, invoice_id, position"
 )
 _INVOICED = (
     "SELECT settled, max(issued_at) AS issued_at FROM ("
     " SELECT period_start AS settled, issued_at FROM invoices"
     " WHERE subscription_id = %(subscription)s AND status NOT IN ('draft', 'void')"
+    " AND origin NOT IN ('manual', 'one_time')"
     " UNION ALL"
-    " SELECT settles, issued_at FROM invoice_lines JOIN invoices USING (invoice_id)"
-    " WHERE subscription_id = %(subscription)s AND status NOT IN ('draft', 'void') AND settles < invoices.period_start"
+    " SELECT settles, issued_at FROM invoice_lines AS line JOIN invoices USING (invoice_id)"
+    " WHERE coalesce(line.subscription_id, invoices.subscription_id) = %(subscription)s"
+    " AND status NOT IN ('draft', 'void') AND origin NOT IN ('manual', 'one_time')"
+    " AND (settles < invoices.period_start OR line.subscription_id IS NOT NULL AND settles = invoices.period_start)"
     ") AS settled GROUP BY settled"
 )
 _INSERT_INVOICE = (
     "INSERT INTO invoices (invoice_id, tenant_id, subscription_id, period_start, period_end, sequence, status, number,"
     " currency, subtotal, tax, total, credits_applied, issued_at, due_at, paid_at, snapshot, snapshot_sha256,"
-    " engine_version, exchange_rate, exchange_currency, exchange_date, exchange_tax)"
-    " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+    " engine_version, exchange_rate, exchange_currency, exchange_date, exchange_tax, kind, origin, reason, replaces,"
+    " asked_sha256)"
+    " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s,"
+    " %s, %s)"
 )
-_INSERT_LINE = (
-    "INSERT INTO invoice_lines (invoice_id, position, item_key, charge_id, kind, description, meter_id, dimensions,"
-    " quantity, unit, unit_amount, exact_amount, amount, corrects_invoice, price_digest, evidence, period_start,"
-    " period_end, settles, tax_treatment, tax_amount, tax_origin)"
-    " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
-)
+_TENANT_OF = "SELECT tenant_id FROM invoices WHERE number = %(name)s OR invoice_id = %(name)s LIMIT 1"
 
 
 class PostgresBooks:
@@ -96,6 +96,12 @@ class PostgresBooks:
         async with self._pool.connection() as connection, connection.transaction(force_rollback=True):
             yield await _open(connection, _TENANT, tenant_id)
 
+    async def tenant_of(self, reference: str) -> str | None:
+        """Return whose an invoice is, by its number or id; None if there is none."""
+        async with self._pool.connection() as connection:
+            row = await (await connection.execute(_TENANT_OF, {"name": reference})).fetchone()
+        return row["tenant_id"] if row else None
+
 
 async def _open(connection: Connection, query: str, tenant_id: str) -> PostgresAccount | None:
     row = await (await connection.execute(query.encode(), (tenant_id,))).fetchone()
@@ -108,6 +114,7 @@ class PostgresAccount:
     def __init__(self, connection: Connection, buyer: Buyer) -> None:
         self._connection, self._buyer = connection, buyer
         self._ledger = PostgresCreditLedger(connection)
+        self._issued = PostgresIssued(connection, buyer.tenant_id)
         self._plans_at_start: dict[str, str] = {}
 
     @property
@@ -119,6 +126,15 @@ class PostgresAccount:
     def ledger(self) -> PostgresCreditLedger:
         """The tenant's credits, moved in this transaction."""
         return self._ledger
+
+    @property
+    def issued(self) -> PostgresIssued:
+        """The tenant's documents after they were issued, and its drafts."""
+        return self._issued
+
+    async def post(self, entries: Sequence[LedgerEntry], now: datetime) -> int:
+        """Write down in the double-entry ledger what a cause moved."""
+        return await post(self._connection, entries, now)
 
     async def subscriptions(self, before: datetime) -> list[Subscribed]:
         """Return the subscriptions that began before an instant, by start, ended ones too."""
@@ -155,15 +171,14 @@ class PostgresAccount:
             "settling": list(settling),
             "item_keys": list(item_keys),
         }
-        found = {}
+        rows = []
         for row in await self._rows(_BILLED, asked):
-            invoice_id, number, _ = row.pop("invoice_id"), row.pop("number"), row.pop("last_settled")
-            start, end = row.pop("period_start"), row.pop("period_end")
-            row["dimensions"] = tuple(sorted(row["dimensions"].items()))
-            period = None if start is None else Period(start, end)
-            line = Line(**row, per=row["evidence"].get("per", 1), period=period)
-            found[line.item_key] = Billed(line, invoice_id, number)
-        return found
+            row["item_key"] = row.pop("present_key")
+            invoice_id, number = row.pop("invoice_id"), row.pop("number")
+            for name in ("issued_at", "sequence", "position", "settled"):
+                del row[name]
+            rows.append(BilledLine(invoice_id, number, read_line(row)))
+        return bill_up(rows)
 
     async def invoiced(self, subscription_id: str) -> dict[datetime, datetime]:
         """Return, by the start of each billing period that was invoiced, when that was done last."""
@@ -171,7 +186,7 @@ class PostgresAccount:
         return {row["settled"]: row["issued_at"] for row in rows}
 
     async def next_sequence(self, subscription_id: str, period: Period) -> int:
-        """Return the sequence the period's next invoice gets."""
+        """Return the sequence the period's next document gets; one that a void document has is used up."""
         rows = await self._rows(
             "SELECT coalesce(max(sequence), 0) + 1 AS next FROM invoices"
             " WHERE subscription_id = %s AND period_start = %s",
@@ -219,11 +234,14 @@ class PostgresAccount:
                 invoice.snapshot_sha256,
                 invoice.engine_version,
                 *((frozen.rate, frozen.currency, frozen.published_on, frozen.tax) if frozen else (None,) * 4),
+                invoice.kind.value,
+                invoice.origin.value,
+                invoice.reason,
+                invoice.replaces,
+                invoice.asked_sha256,
             ),
         )
-        async with self._connection.cursor() as cursor:
-            rows = [_line_row(draft.invoice_id, at, line) for at, line in enumerate(draft.lines, 1)]
-            await cursor.executemany(_INSERT_LINE, rows)
+        await insert_lines(self._connection, draft.invoice_id, draft.lines)
         await add_invoice_taxes(self._connection, draft.invoice_id, draft.lines)
         await append_event(
             self._connection,
@@ -245,31 +263,6 @@ class PostgresAccount:
         return await (await self._connection.execute(query.encode(), arguments)).fetchall()
 
 
-def _line_row(invoice_id: str, position: int, line: Line) -> tuple[Any, ...]:
-    return (
-        invoice_id,
-        position,
-        line.item_key,
-        line.charge_id,
-        line.kind,
-        line.description,
-        line.meter_id,
-        Jsonb(dict(line.dimensions)),
-        line.quantity,
-        line.unit,
-        line.unit_amount,
-        line.exact_amount,
-        line.amount,
-        line.corrects_invoice,
-        line.price_digest,
-        Jsonb(dict(line.evidence)),
-        line.period.start if line.period else None,
-        line.period.end if line.period else None,
-        line.settles,
-        *tax_values(line),
-    )
-
-
 def _announcement(invoice: Invoice) -> InvoiceFinalized:
     draft = invoice.draft
     return InvoiceFinalized(
@@ -282,4 +275,5 @@ def _announcement(invoice: Invoice) -> InvoiceFinalized:
         period_end=format_instant(draft.period.end),
         issued_at=format_instant(invoice.issued_at),
         due_at=format_instant(invoice.due_at),
+        kind=invoice.kind.value,
     )

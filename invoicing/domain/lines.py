@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 from core.errors import must_hold
@@ -301,6 +302,55 @@ def _taken_back(back: Line, shares: Sequence[Share]) -> list[Line]:
         quantity, exact, amount = quantity - line.quantity, exact - line.exact_amount, amount - part
     must_hold(not amount, f"{amount:f} would be taken back of {back.item_key}, which nobody was billed")
     return lines
+
+
+def split_lines(lines: Sequence[Line], billed: Mapping[str, Billed]) -> tuple[list[Line], list[Line]]:
+    """Split what is less than nothing into what is owed for the first time and what is taken back.
+
+    What lowers something billed before (a coupon that came later) goes with what is taken back. Where nothing is left
+    to be asked for, all of it does.
+    """
+    new: list[Line] = []
+    back: list[Line] = []
+    for line in lines:
+        lowered = line.corrects_invoice or _lowers(line, billed)
+        if lowered is None:
+            new.append(line)
+        else:
+            back.append(replace(line, corrects_invoice=lowered))
+    return (new, back) if total_of(new) > 0 else ([], [*back, *new])
+
+
+def _lowers(line: Line, billed: Mapping[str, Billed]) -> str | None:
+    """Return the newest invoice that billed what a line lowers; None if it lowers nothing billed."""
+    if line.amount >= 0:
+        return None
+    key = line.evidence.get("coupon", {}).get("lowers")
+    bearing = [one for one in billed.values() if one.shares]
+    if key:
+        found = [one for one in bearing if one.line.item_key == key]
+    else:
+        place = (line.plan_id, line.charge_id, line.settles)
+        found = [one for one in bearing if (one.line.plan_id, one.line.charge_id, one.line.settles) == place]
+    return found[-1].shares[-1].invoice_id if found else None
+
+
+def check_recurring(lines: Sequence[Line]) -> None:
+    """Stop the work if a recurring fee would be billed twice for the same time (`BrokenInvariantError`).
+
+    The fees of one charge in one plan version are for the same stretch, as parts of it, or for stretches apart.
+    """
+    stretches: dict[tuple[str, ...], list[Period]] = {}
+    for line in lines:
+        if line.kind in ("fixed", "licensed") and line.period is not None and line.amount:
+            start = format_instant(line.period.start)
+            stretches.setdefault(tuple(line.item_key.replace(start, "").split("|")), []).append(line.period)
+    for key, found in stretches.items():
+        for one, other in pairwise(sorted(found, key=lambda period: period.start)):
+            must_hold(
+                one.end <= other.start or one == other,
+                f"{' '.join(key)} is billed for {one} and for {other}, which overlap",
+            )
 
 
 def total_of(lines: Sequence[Line]) -> Decimal:

@@ -90,6 +90,12 @@ class MemoryBooks:
         state = copy.deepcopy(self.state)
         yield MemoryAccount(state, tenant_id) if tenant_id in state.buyers else None
 
+    async def tenant_of(self, reference: str) -> str | None:
+        for one in self.state.issued.standings.values():
+            if reference in (one.invoice_id, one.number):
+                return one.tenant_id
+        return None
+
     async def tenants_to_invoice(self, month: str, tenant_id: str | None) -> list[ToInvoice]:
         found = []
         for buyer in sorted(self.state.buyers.values(), key=lambda buyer: buyer.tenant_id):
@@ -195,9 +201,9 @@ class MemoryAccount:
 
     async def next_sequence(self, subscription_id: str, period: Period) -> int:
         sequences = [
-            one.draft.sequence
-            for one in self._state.invoices
-            if one.draft.subscription_id == subscription_id and one.draft.period.start == period.start
+            one.sequence
+            for one in self._state.issued.standings.values()
+            if one.subscription_id == subscription_id and one.period.start == period.start
         ]
         return max(sequences, default=0) + 1
 

@@ -15,7 +15,8 @@ from core.messages import InvoicingRequest
 from invoicing.adapters.seller_file import load_seller
 from invoicing.domain.invoice import Buyer, Invoice
 from invoicing.domain.subscribed import Subscribed
-from invoicing.invoice_period import Terms, invoice_period
+from invoicing.invoice_period import invoice_period
+from invoicing.terms import Terms
 from rating.domain.contract import Contract as ContractVersion
 from rating.domain.coupon import Coupon, Redemption
 from rating.domain.credit import CreditGrant, CreditKind

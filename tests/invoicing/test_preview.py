@@ -105,14 +105,12 @@ async def test_the_preview_is_the_later_invoice(
     scene.books.state.subscribed["acme"] = [one.__class__(one.start, (made, wish), (), one.documents, one.redemptions)]
     scene.clock.travel_to(period.end)
     invoices = await scene.bill(period=period.end.isoformat())
-    if previewed.total < 0:
-        assert scene.parked is not None
-        return
     assert scene.parked is None
     billed = [(line.item_key, line.amount) for invoice in invoices for line in invoice.draft.lines]
-    assert [(line.item_key, line.amount) for line in previewed.lines] == billed
+    assert sorted((line.item_key, line.amount) for line in previewed.lines) == sorted(billed)
     assert previewed.total == sum((invoice.total for invoice in invoices), Decimal(0))
-    assert previewed.amount_due == sum((invoice.amount_due for invoice in invoices), Decimal(0))
+    if previewed.total >= 0:
+        assert previewed.amount_due == sum((invoice.amount_due for invoice in invoices), Decimal(0))
     assert await scene.bill(period=period.end.isoformat()) == []
 
 
