@@ -19,6 +19,7 @@ from invoicing.adapters.kafka import KafkaRequests, KafkaUsageProgress
 from invoicing.adapters.postgres_books import PostgresBooks
 from invoicing.adapters.postgres_register import PostgresRegister
 from invoicing.domain.snapshot import money_text
+from invoicing.load_terms import load_terms
 from invoicing.ports import ListedInvoice
 from invoicing.preview_invoice import Preview, Wish, preview_invoice
 from invoicing.preview_text import preview_document, print_preview
@@ -150,6 +151,7 @@ async def _preview(
                 usage=usage,
                 subscription_id=subscription_id,
                 wish=wish if wish != Wish() else None,
+                rules=load_terms(settings).tax_rules,
             )
     finally:
         await usage.close()

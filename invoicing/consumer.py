@@ -26,8 +26,8 @@ from invoicing.adapters.clickhouse import ClickHouseUsage
 from invoicing.adapters.postgres_books import PostgresBooks
 from invoicing.adapters.postgres_register import PostgresRegister
 from invoicing.adapters.postgres_settlements import PostgresSettlements
-from invoicing.adapters.seller_file import load_seller
-from invoicing.invoice_period import Terms, invoice_period
+from invoicing.invoice_period import invoice_period
+from invoicing.load_terms import load_terms
 from invoicing.record_money_back import record_dispute, record_refund
 from invoicing.settle_invoice import settle_invoice
 from invoicing.settlement_ports import Settlements
@@ -42,7 +42,7 @@ FACTS_GROUP = "meterbook-invoiced-facts"
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Turn `invoicing.requests` into invoices until `stop` is set; start more of these to scale."""
-    terms = Terms(load_seller(settings), settings.invoice_due_days)
+    terms = load_terms(settings)
     usage, clock = ClickHouseUsage(settings), SystemClock()
     async with create_pool(settings, max_size=2) as pool:
         books = PostgresBooks(pool)

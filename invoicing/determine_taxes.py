@@ -20,7 +20,7 @@ from invoicing.domain.tax.determine import determine_tax
 from invoicing.domain.tax.seller_tax import NO_TAX, SellerTax
 from invoicing.domain.tax.tables import TaxTables
 from invoicing.domain.tax.taxed_lines import Bucket, TaxableLine, TaxedBefore, tax_lines
-from invoicing.domain.tax.treatment import TaxTreatment
+from invoicing.domain.tax.treatment import TaxBehavior, TaxTreatment
 from invoicing.tax_ports import TaxParty, TaxQuestion, TaxService
 
 # A period's end is the first instant that is no longer of it.
@@ -84,7 +84,7 @@ async def _treatments(
 ) -> list[TaxTreatment]:
     points = [tax_point(line, draft, issued_at, zone) for line in draft.lines]
     if rules.service is not None and rules.seller.regime != "none":
-        return await _by_service(draft, points, buyer, rules.service)
+        return await _by_service(draft, points, buyer, rules.service, rules.seller.prices)
     decided: dict[date, TaxTreatment | Fault] = {}
     found = []
     for line, point in zip(draft.lines, points, strict=True):
@@ -100,7 +100,9 @@ async def _treatments(
     return found
 
 
-async def _by_service(draft: Draft, points: Sequence[date], buyer: Buyer, service: TaxService) -> list[TaxTreatment]:
+async def _by_service(
+    draft: Draft, points: Sequence[date], buyer: Buyer, service: TaxService, prices: TaxBehavior
+) -> list[TaxTreatment]:
     open_ones = [index for index, line in enumerate(draft.lines) if line.treatment is None]
     questions = [TaxQuestion(str(index), draft.lines[index].amount, points[index]) for index in open_ones]
     party = TaxParty(
@@ -119,7 +121,7 @@ async def _by_service(draft: Draft, points: Sequence[date], buyer: Buyer, servic
             treatments = await service.treatments(party, questions, draft.currency)
         except InvalidInputError as refused:
             raise UndeterminedTaxError(refused.faults) from refused
-        answers = dict(zip(open_ones, treatments, strict=True))
+        answers = {index: replace(one, behavior=prices) for index, one in zip(open_ones, treatments, strict=True)}
     return [line.treatment or answers[index] for index, line in enumerate(draft.lines)]
 
 

@@ -14,8 +14,12 @@ from decimal import Decimal
 from core.errors import Fault, InvalidInputError, NotFoundError
 from core.meters import Meter
 from core.period import Period, format_instant
+from invoicing.determine_taxes import TaxRules, UndeterminedTaxError, determine_taxes
+from invoicing.domain.invoice import Draft
 from invoicing.domain.lines import Line
 from invoicing.domain.subscribed import Subscribed
+from invoicing.domain.tax.document_taxes import taxes_of
+from invoicing.domain.tax.taxed_lines import TaxGroup
 from invoicing.ports import Account, Books, UsageReader
 from invoicing.propose_invoice import propose_invoice
 from rating.domain.credit import dues_of, plan_draws
@@ -36,7 +40,10 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What the next invoice of a billing period would say; `total` is negative if less is owed than was billed."""
+    """What the next invoice of a billing period would say; `total` is negative if less is owed than was billed.
+
+    `taxes` are the tax by category, rate and place; `total` holds them.
+    """
 
     subscription_id: str
     period: Period
@@ -45,6 +52,17 @@ class Preview:
     lines: tuple[Line, ...]
     total: Decimal
     credits_applied: Decimal
+    taxes: tuple[TaxGroup, ...] = ()
+
+    @property
+    def tax(self) -> Decimal:
+        """The tax in the total."""
+        return sum((group.tax for group in self.taxes), Decimal(0))
+
+    @property
+    def subtotal(self) -> Decimal:
+        """The total without tax."""
+        return self.total - self.tax
 
     @property
     def amount_due(self) -> Decimal:
@@ -61,12 +79,13 @@ async def preview_invoice(
     subscription_id: str | None = None,
     changes: Sequence[Change] = (),
     wish: Wish | None = None,
+    rules: TaxRules | None = None,
 ) -> Preview:
     """Return the invoice of the billing period that holds `at`, as it would be if the changes were made.
 
     `changes` are given as they would be put down; a `wish` becomes a change from `at` on. Nothing is stored. Raises
     `NotFoundError` (no such tenant or subscription, or several and none named), `InvalidInputError` (a change that
-    contradicts what is held; nothing held then), `BrokenInvariantError`.
+    contradicts what is held; nothing held then; tax that cannot be determined by the `rules`), `BrokenInvariantError`.
     """
     async with books.view_account(tenant_id) as account:
         if account is None:
@@ -81,7 +100,7 @@ async def preview_invoice(
                 {(one.payload["plan_id"], one.payload["plan_version"]) for one in also if "plan_version" in one.payload}
             )
             subscribed = subscribed.knowing(documents)
-        return await _preview(account, subscribed, also, at, usage, await account.meters())
+        return await _preview(account, subscribed, also, at, usage, await account.meters(), rules or TaxRules())
 
 
 async def _preview(
@@ -91,19 +110,39 @@ async def _preview(
     at: datetime,
     usage: UsageReader,
     meters: dict[str, Meter],
+    rules: TaxRules,
 ) -> Preview:
     timeline = subscribed.timeline(also=also)
     period = timeline.cycle.period_at(at)
     proposal = await propose_invoice(account, subscribed, period, usage=usage, meters=meters, also=also)
-    lines = proposal.lines if proposal.is_due else ()
-    total = sum((line.amount for line in lines), Decimal(0))
+    draft = Draft(
+        subscribed.subscription_id,
+        proposal.period,
+        proposal.sequence,
+        proposal.currency,
+        proposal.lines if proposal.is_due else (),
+    )
+    try:
+        draft = await determine_taxes(
+            draft,
+            buyer=account.buyer,
+            books=account,
+            rules=rules,
+            # It is issued when the period is over, or now if that was before.
+            issued_at=max(at, period.end),
+            time_zone=timeline.cycle.time_zone,
+        )
+    except UndeterminedTaxError as undetermined:
+        raise InvalidInputError(undetermined.faults) from undetermined
+    lines, total = draft.lines, draft.total
     credits = Decimal(0)
     if total > 0:
         dues = dues_of([line.as_amount() for line in lines], proposal.currency)
         held = await account.ledger.credits(account.buyer.tenant_id)
         credits = total_drawn(plan_draws(held, dues, proposal.currency, period.end))
     name = period_name(timeline.cycle, period)
-    return Preview(subscribed.subscription_id, period, name, proposal.currency, lines, total, credits)
+    taxes = taxes_of(lines)
+    return Preview(subscribed.subscription_id, period, name, proposal.currency, lines, total, credits, taxes)
 
 
 async def _find(account: Account, subscription_id: str | None, at: datetime) -> Subscribed:

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from core.period import format_instant
 from invoicing.domain.snapshot import money_text
+from invoicing.domain.tax.treatment import rate_text
 from invoicing.preview_invoice import Preview, shown_period
 from rating.domain.price import plain
 
@@ -31,12 +32,28 @@ def preview_document(preview: Preview) -> dict[str, Any]:
                 "quantity": plain(line.quantity),
                 "unit": line.unit,
                 "amount": money_text(line.amount, currency),
+                "tax_amount": money_text(line.tax_amount, currency),
+                "tax_rate": rate_text(line.treatment.rate) if line.treatment else None,
+                "tax_category": line.treatment.category.value if line.treatment else None,
                 "period": str(line.period),
                 "corrects_invoice": line.corrects_invoice,
                 "steps": line.evidence.get("steps", []),
             }
             for line in preview.lines
         ],
+        "subtotal": money_text(preview.subtotal, currency),
+        "taxes": [
+            {
+                "category": group.treatment.category.value,
+                "rate": rate_text(group.treatment.rate),
+                "place": group.treatment.place,
+                "base": money_text(group.base, currency),
+                "tax": money_text(group.tax, currency),
+                "note": group.treatment.note,
+            }
+            for group in preview.taxes
+        ],
+        "tax": money_text(preview.tax, currency),
         "total": money_text(preview.total, currency),
         "credits_applied": money_text(preview.credits_applied, currency),
         "amount_due": money_text(preview.amount_due, currency),
@@ -60,6 +77,14 @@ def print_preview(preview: Preview, console: Console | None = None) -> None:
             name += " (difference)"
         table.add_row(_as_text(name), quantity, money_text(line.amount, currency))
     table.add_section()
+    for group in preview.taxes:
+        if group.tax:
+            said = (
+                f"Tax {rate_text(group.treatment.rate)} % {group.treatment.place} of {money_text(group.base, currency)}"
+            )
+            table.add_row(said, "", money_text(group.tax, currency))
+        elif group.treatment.note:
+            table.add_row(_as_text(group.treatment.note), "", "")
     table.add_row("Total", "", money_text(preview.total, currency))
     if preview.credits_applied:
         table.add_row("Credit applied", "", money_text(-preview.credits_applied, currency))

@@ -16,6 +16,7 @@ from core.errors import Fault, InvalidInputError, NotFoundError
 from invoicing.adapters.clickhouse import ClickHouseUsage
 from invoicing.adapters.postgres_books import PostgresBooks
 from invoicing.domain.snapshot import money_text
+from invoicing.load_terms import load_terms
 from invoicing.preview_invoice import Preview, preview_invoice
 from invoicing.preview_text import preview_document, print_preview
 from rating.domain.timeline import Change
@@ -124,7 +125,7 @@ async def preview_change(
     Of the billing period that holds `invoice_of`, by default the present or, if that is later, when the change counts.
     A period that has not begun is shown as if nothing were billed in advance before it.
     """
-    clock, usage = SystemClock(), ClickHouseUsage(settings)
+    clock, usage, rules = SystemClock(), ClickHouseUsage(settings), load_terms(settings).tax_rules
     try:
         async with create_pool(settings, max_size=2) as pool:
             async with pool.connection() as connection, connection.transaction(force_rollback=True):
@@ -143,6 +144,7 @@ async def preview_change(
                     usage=usage,
                     subscription_id=subscription_id,
                     changes=also,
+                    rules=rules,
                 )
                 for also in ((), changes)
             ]
