@@ -31,9 +31,9 @@ def creditor_reference(number: str) -> str:
 
 def print_reference(reference: str) -> str:
     """Write a reference in groups of four, as forms show it."""
-    return iso11649.format(reference)
+    return str(iso11649.format(reference))
 
 
 def is_creditor_reference(text: str) -> bool:
     """Tell whether a text is such a reference with right check digits; blanks and case do not matter."""
-    return text.isascii() and iso11649.is_valid(text)
+    return text.isascii() and bool(iso11649.is_valid(text))

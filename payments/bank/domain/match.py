@@ -168,6 +168,51 @@ def propose(
     return sorted(found, key=lambda each: (-each.score, [part.number for part in each.parts]))[:_PROPOSALS_MAX]
 
 
+@dataclass(frozen=True, slots=True)
+class Movement:
+    """An entry as one that may take back, or be taken back: `left` is what of it is not, or can still be."""
+
+    entry_id: str
+    booked_on: date
+    left: Decimal
+    bank_reference: str
+    texts: str
+    counterparty: str
+    counterparty_account: str
+    is_reversal: bool
+
+
+def propose_returns(outgoing: Movement, received: Sequence[Movement]) -> list[Proposal]:
+    """Return which entries received before an outgoing one may take back, best first.
+
+    The amount has to be theirs, and something else has to speak for it: money that merely goes out is no return.
+    """
+    found = []
+    for original in received:
+        if original.left != outgoing.left or original.booked_on > outgoing.booked_on:
+            continue
+        reasons = [Reason("amount_exact", f"{original.left:f} came in on {original.booked_on}", 30)]
+        if outgoing.is_reversal:
+            reasons.append(Reason("reversal", "the bank says that it takes back an earlier entry", 30))
+        if _shares_reference(outgoing, original):
+            reasons.append(Reason("reference", "it names the same reference", 30))
+        account = compact(outgoing.counterparty_account)
+        if account and account == compact(original.counterparty_account):
+            reasons.append(Reason("known_account", "it goes to the account that the money came from", 20))
+        elif name_likeness(outgoing.counterparty, original.counterparty) >= _NAME_PERCENT_MIN:
+            reasons.append(Reason("name", f"it goes to {outgoing.counterparty!r}", 10))
+        if len(reasons) > 1:
+            found.append(Proposal(outgoing.entry_id, Fit.RETURN, (), Decimal(0), (), tuple(reasons), original.entry_id))
+    return sorted(found, key=lambda each: -each.score)[:_PROPOSALS_MAX]
+
+
+def _shares_reference(outgoing: Movement, original: Movement) -> bool:
+    if original.bank_reference and compact(original.bank_reference) in compact(outgoing.texts):
+        return True
+    said, was = compact(outgoing.texts), compact(original.texts)
+    return len(was) >= 8 and (was in said or said in was) and bool(said)
+
+
 def name_likeness(payer: str, tenant: str) -> float:
     """Return how alike two names are, 0 to 100: case, accents, order and legal forms do not matter."""
     one, other = _plain_name(payer), _plain_name(tenant)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import date, datetime
 from decimal import Decimal
+from typing import Any, TypeAlias
 
 from lxml import etree
 
@@ -30,7 +31,8 @@ _NAMESPACE = "urn:iso:std:iso:20022:tech:xsd:camt.053.001."
 _VERSIONS = ("02", "08")
 # Opening and closing of a statement, in the order in which they are preferred; ITBD is that of a page.
 _OPENING, _CLOSING = ("OPBD", "PRCD", "ITBD"), ("CLBD", "ITBD")
-_Element = etree._Element
+# lxml has no types.
+_Element: TypeAlias = Any
 
 
 def read_camt(content: bytes, file: str) -> list[Statement]:
