@@ -10,6 +10,7 @@ from api.ports import (
     AlertDesk,
     CostBook,
     DeadLetterDesk,
+    HeaderWebhookReceiver,
     InvoiceBook,
     ReadinessCheck,
     RegistrySource,
@@ -49,3 +50,4 @@ class Dependencies:
     check_seconds: float = 2.0
     make_id: Callable[[], str] = make_uuid
     costs: CostBook | None = None
+    paypal_webhooks: HeaderWebhookReceiver | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol
@@ -92,6 +92,14 @@ class WebhookReceiver(Protocol):
 
     async def receive(self, body: bytes, signature: str | None) -> None:
         """Keep the webhook; `InvalidInputError` if it is not the provider's, `UnavailableError` to have it again."""
+        ...
+
+
+class HeaderWebhookReceiver(Protocol):
+    """Takes in signed webhooks of a payment provider that proves them by several headers."""
+
+    async def receive(self, body: bytes, headers: Mapping[str, str]) -> None:
+        """Keep the webhook; header names are in lower case. Raises as `WebhookReceiver`."""
         ...
 
 

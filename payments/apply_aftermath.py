@@ -44,10 +44,14 @@ async def apply_refund_news(
         payment = await unit.lock_payment(known.payment_id)
     elif news.payment_reference is not None:
         payment = await unit.lock_payment_of(provider, news.payment_reference)
+    elif news.payment_id is not None:
+        payment = await unit.lock_payment(news.payment_id)
     else:
         payment = None
     if payment is None:
         return _UNKNOWN
+    if payment.provider != provider:
+        return Refusal("provider_mismatch", f"{payment.payment_id} is not a {provider} payment")
     if payment.status is not PaymentStatus.SUCCEEDED:
         # The refund overtook the news that the money came: both are looked up together.
         await unit.ask_for_refunds(payment.payment_id, now)

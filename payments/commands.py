@@ -11,8 +11,9 @@ import typer
 
 from core.clock import SystemClock
 from core.errors import Fault, InvalidInputError, MeterbookError
+from payments.adapters.paypal_provider import BY_APPROVAL, PayPalProvider, create_paypal_provider
 from payments.adapters.postgres_store import PostgresPayments
-from payments.adapters.stripe_provider import create_stripe_provider
+from payments.adapters.stripe_provider import StripeProvider, create_stripe_provider
 from payments.begin_method_setup import begin_method_setup, list_saved_methods
 from payments.domain.card_data import refuse_card_numbers
 from payments.ports import MethodSetup, PaymentMethod, SavedMethod
@@ -27,8 +28,10 @@ T = TypeVar("T")
 @app.command("set")
 def set_method(
     tenant: Annotated[str, typer.Argument(help="The tenant's id.")],
-    method: Annotated[str, typer.Option(help="The provider's id of the method, such as pm_card_visa.")],
-    provider: Annotated[str, typer.Option(help="Who takes the money.")] = "stripe",
+    method: Annotated[
+        str | None, typer.Option(help="The provider's id of the method, such as pm_card_visa; none for paypal.")
+    ] = None,
+    provider: Annotated[str, typer.Option(help="Who takes the money: stripe or paypal.")] = "stripe",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Save a payment method for a tenant; its customer at the provider is made on first use."""
@@ -88,14 +91,23 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
         raise typer.Exit(1) from None
 
 
-async def _set_method(settings: Settings, tenant: str, provider: str, method: str) -> PaymentMethod:
-    refuse_card_numbers({"method": method, "tenant": tenant})
-    if provider != "stripe":
-        raise InvalidInputError([Fault("unknown_provider", f"expected stripe, got {provider!r}", "--provider")])
-    stripe = create_stripe_provider(settings)
+async def _set_method(settings: Settings, tenant: str, provider: str, method: str | None) -> PaymentMethod:
+    refuse_card_numbers({"method": method or "", "tenant": tenant})
+    registrar: StripeProvider | PayPalProvider
+    if provider == PayPalProvider.name:
+        # Nothing is saved there: the payer approves each invoice.
+        method = method or BY_APPROVAL
+        registrar = create_paypal_provider(settings, SystemClock())
+    elif provider == StripeProvider.name:
+        registrar = create_stripe_provider(settings)
+    else:
+        reason = f"expected stripe or paypal, got {provider!r}"
+        raise InvalidInputError([Fault("unknown_provider", reason, "--provider")])
     try:
+        if method is None:
+            raise InvalidInputError([Fault("missing_method", "Stripe needs the id of a method", "--method")])
         async with create_pool(settings, max_size=1) as pool:
             store = PostgresPayments(pool)
-            return await set_payment_method(tenant, method, store=store, registrar=stripe, clock=SystemClock())
+            return await set_payment_method(tenant, method, store=store, registrar=registrar, clock=SystemClock())
     finally:
-        await stripe.close()
+        await registrar.close()

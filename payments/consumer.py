@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from core.clock import Clock, SystemClock
 from core.messages import InvoiceFinalized, decode_message
 from core.topics import INVOICE_FINALIZED
+from payments.adapters.paypal_order import PayPalWebhookReader
 from payments.adapters.postgres_store import PostgresPayments
 from payments.adapters.stripe_events import StripeWebhookReader
 from payments.charge_invoice import charge_invoice
 from payments.inbox_worker import InboxWorker
 from payments.open_providers import open_providers
-from payments.ports import PaymentProvider, PaymentStore
+from payments.ports import PaymentProvider, PaymentStore, WebhookReader
 from runtime.postgres import create_pool
 from runtime.settings import Settings
 from runtime.topic_consumer import Handler, TopicConsumer
@@ -41,5 +42,6 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
 async def run_inbox(settings: Settings, stop: asyncio.Event) -> None:
     """Give stored webhooks their effect until `stop` is set; several may run at once."""
     async with create_pool(settings, max_size=2) as pool:
-        worker = InboxWorker(PostgresPayments(pool), {"stripe": StripeWebhookReader()}, SystemClock())
+        readers: dict[str, WebhookReader] = {"stripe": StripeWebhookReader(), "paypal": PayPalWebhookReader()}
+        worker = InboxWorker(PostgresPayments(pool), readers, SystemClock())
         await worker.run(stop)

@@ -52,7 +52,9 @@ class Upkeep:
                     payers=self._store,
                     provider=provider,
                     notice=self._notice,
-                    time_to_act=self._time_to_act,
+                    time_to_act=min(
+                        self._time_to_act, self._providers.action_limits.get(provider.name, self._time_to_act)
+                    ),
                     clock=self._clock,
                 )
             await give_up_waiting(store=self._store, provider=provider, clock=self._clock)

@@ -1,4 +1,4 @@
-"""Tells payers by e-mail where to authenticate. Owns the words, the Message-ID and which replies are final."""
+"""Tells payers by e-mail where to authenticate or approve. Owns the words, the Message-ID and which replies are final."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from payments.domain.payment import Payment
 from payments.ports import Payer, PayerAction
 
 _TIMEOUT_SECONDS = 10.0
+# Subject, and who wants what; by provider, because the payer must recognise whose page the link leads to.
+_BANK = ("Your bank asks you to confirm a payment", "your bank wants you to confirm the payment of")
+_WORDS = {"paypal": ("Please approve a payment at PayPal", "please approve at PayPal the payment of")}
 
 
 class ActionMail:
@@ -54,16 +57,17 @@ class ActionMail:
 def build_action_mail(payer: Payer, payment: Payment, action: PayerAction, *, sender: str) -> EmailMessage:
     """Return the mail; the same payment always has the same Message-ID, so a second copy is seen as one."""
     host = parseaddr(sender)[1].rpartition("@")[2] or "meterbook.invalid"
+    subject, request = _WORDS.get(payment.provider, _BANK)
     mail = EmailMessage()
     mail["From"] = sender
     mail["To"] = payer.email
-    mail["Subject"] = "Your bank asks you to confirm a payment"
+    mail["Subject"] = subject
     mail["Message-ID"] = f"<{derive_id('action', payment.payment_id)}@{host}>"
     mail["Auto-Submitted"] = "auto-generated"
     until = action.expires_at.strftime("%Y-%m-%d %H:%M UTC")
     mail.set_content(
         f"Dear {payer.name},\n\n"
-        f"your bank wants you to confirm the payment of {_amount(payment.amount)}.\n"
+        f"{request} {_amount(payment.amount)}.\n"
         f"Please follow this link until {until}:\n\n"
         f"{action.url}\n\n"
         f"Without it the payment cannot be made, and we will ask you for another way to pay.\n"

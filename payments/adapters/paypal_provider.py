@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl, urlsplit
 
@@ -37,6 +37,8 @@ _DESCRIPTION_MAX = 127
 # The payer has not approved, or must go back to PayPal: their turn, not a failure.
 _PAYERS_TURN = frozenset({"ORDER_NOT_APPROVED", "PAYER_ACTION_REQUIRED", "ORDER_IS_PENDING_APPROVAL"})
 _GONE = frozenset({"ORDER_EXPIRED", "RESOURCE_NOT_FOUND", "INVALID_RESOURCE_ID"})
+# "Webhooks Events dashboard": events of the last 30 days can be listed.
+EVENTS_KEPT = timedelta(days=30)
 # Method of a tenant who pays by PayPal: nothing is saved there, every invoice is approved anew.
 BY_APPROVAL = "approval"
 

@@ -48,7 +48,8 @@ _MOVES: dict[PaymentStatus, frozenset[PaymentStatus]] = {
     # Money that came is recorded even where a decline came first.
     PaymentStatus.FAILED: frozenset({PaymentStatus.SUCCEEDED}),
     PaymentStatus.SUCCEEDED: frozenset(),
-    PaymentStatus.CANCELED: frozenset(),
+    # Also where the payer was given up: a capture that came through all the same is money of ours.
+    PaymentStatus.CANCELED: frozenset({PaymentStatus.SUCCEEDED}),
 }
 
 

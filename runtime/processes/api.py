@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import httpx2
@@ -22,8 +22,11 @@ from core.clock import Clock, SystemClock
 from core.usage_event import IngestLimits
 from metering.dead_letters.desk import open_desk
 from metering.usage_desk import open_usage_desk
+from payments.adapters.paypal_certificates import PayPalCertificates, load_roots
+from payments.adapters.paypal_provider import PayPalProvider, create_paypal_provider, has_paypal
 from payments.adapters.postgres_store import PostgresPayments
 from payments.ports import WebhookInbox
+from payments.receive_paypal_webhook import receive_paypal_webhook
 from payments.receive_webhook import receive_webhook
 from quotas.desk import open_quota_desk
 from rating.running_cost_desk import open_running_costs
@@ -47,6 +50,28 @@ class StripeWebhooks:
     async def receive(self, body: bytes, signature: str | None) -> None:
         """Verify and keep one webhook."""
         await receive_webhook(body, signature, secrets=self._secrets, inbox=self._inbox, clock=self._clock)
+
+
+class PayPalWebhooks:
+    """Hands the API's PayPal webhooks to payments; implements `api.ports.HeaderWebhookReceiver`."""
+
+    def __init__(
+        self, settings: Settings, keys: PayPalCertificates, judge: PayPalProvider, inbox: WebhookInbox, clock: Clock
+    ) -> None:
+        self._webhook_ids = settings.paypal_webhook_ids
+        self._keys, self._judge, self._inbox, self._clock = keys, judge, inbox, clock
+
+    async def receive(self, body: bytes, headers: Mapping[str, str]) -> None:
+        """Verify and keep one webhook."""
+        await receive_paypal_webhook(
+            body,
+            headers,
+            webhook_ids=self._webhook_ids,
+            keys=self._keys,
+            judge=self._judge,
+            inbox=self._inbox,
+            clock=self._clock,
+        )
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
@@ -99,6 +124,7 @@ async def open_dependencies(settings: Settings) -> AsyncIterator[Dependencies]:
             dead_letters=dead_letters,
             usage=usage,
             costs=costs,
+            paypal_webhooks=await _open_paypal(settings, pool, stack, clock),
             alerts=PostgresAlerts(pool, outgoing_policy(settings), clock),
             checks={
                 "kafka": publisher.check,
@@ -115,6 +141,16 @@ async def open_dependencies(settings: Settings) -> AsyncIterator[Dependencies]:
             input_forms=load_input_forms(settings.input_forms_file),
             batch_max_events=settings.batch_max_events,
         )
+
+
+async def _open_paypal(settings: Settings, pool: Pool, stack: AsyncExitStack, clock: Clock) -> PayPalWebhooks | None:
+    if not has_paypal(settings):
+        return None
+    judge = create_paypal_provider(settings, clock)
+    stack.push_async_callback(judge.close)
+    keys = PayPalCertificates(settings.paypal_cert_prefixes, load_roots(settings.paypal_ca_file), clock)
+    stack.push_async_callback(keys.close)
+    return PayPalWebhooks(settings, keys, judge, PostgresPayments(pool), clock)
 
 
 def _registry(settings: Settings, pool: Pool, clock: Clock) -> CachedRegistrySource:

@@ -42,6 +42,7 @@ CONSUMERS: dict[str, tuple[str, str]] = {
     "payments": ("payments.consumer", "run"),
     "webhooks": ("payments.consumer", "run_inbox"),
     "payment-upkeep": ("payments.upkeep_worker", "run"),
+    "paypal": ("payments.paypal_worker", "run"),
     "rating": ("rating.consumer", "run"),
     "reconcile": ("runtime.processes.reconcile", "run"),
     "credits": ("subscriptions.credit_worker", "run"),
@@ -55,6 +56,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "payments",
         "webhooks",
         "payment-upkeep",
+        "paypal",
         "credits",
     ),
 }
