@@ -115,6 +115,30 @@ class Standins:
         body = {"result": "success" if success else "failure"}
         return call_control(f"{self.stripe_control}/payment_intents/{payment_intent}/authenticate", body)
 
+    def settle_debit(self, payment_intent: str) -> dict[str, Any]:
+        """Let the bank speak about a debit in process, as its test account says; returns the PaymentIntent."""
+        return call_control(f"{self.stripe_control}/payment_intents/{payment_intent}/settle", {})
+
+    def open_dispute(self, payment_intent: str, kind: str = "chargeback") -> dict[str, Any]:
+        """Let the payer's bank dispute a payment: `chargeback` or `inquiry`; returns the Dispute."""
+        return call_control(f"{self.stripe_control}/payment_intents/{payment_intent}/dispute", {"kind": kind})
+
+    def move_dispute(self, dispute: str, status: str) -> dict[str, Any]:
+        """Move a dispute on: `under_review`, `won`, `lost`, `warning_closed`; returns it."""
+        return call_control(f"{self.stripe_control}/disputes/{dispute}", {"status": status})
+
+    def move_refund(self, refund: str) -> dict[str, Any]:
+        """Let the payer's bank speak about a refund, as its test card says; returns it."""
+        return call_control(f"{self.stripe_control}/refunds/{refund}/move", {})
+
+    def complete_setup(self, setup_intent: str, method: str) -> dict[str, Any]:
+        """Fill Stripe's form in as the payer; returns the SetupIntent."""
+        return call_control(f"{self.stripe_control}/setup_intents/{setup_intent}/complete", {"method": method})
+
+    def products(self) -> dict[str, list[dict[str, Any]]]:
+        """Return every product and price at Stripe."""
+        return call_control(f"{self.stripe_control}/products")
+
     def change_card(self, payment_method: str, card: str) -> None:
         """Let an attached payment method behave like another test card from now on."""
         call_control(f"{self.stripe_control}/payment_methods/{payment_method}", {"card": card})

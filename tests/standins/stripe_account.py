@@ -33,6 +33,10 @@ class Account:
     payment_intents: dict[str, Params] = field(default_factory=dict)
     charges: dict[str, Params] = field(default_factory=dict)
     refunds: dict[str, Params] = field(default_factory=dict)
+    disputes: dict[str, Params] = field(default_factory=dict)
+    setup_intents: dict[str, Params] = field(default_factory=dict)
+    products: dict[str, Params] = field(default_factory=dict)
+    prices: dict[str, Params] = field(default_factory=dict)
     events: dict[str, Params] = field(default_factory=dict)
     cards: dict[str, Card] = field(default_factory=dict)
     """The card behind each PaymentMethod id."""
@@ -80,7 +84,7 @@ class Account:
         """Return the object with this id, whatever its kind."""
         stores = {
             "cus": self.customers, "pm": self.payment_methods, "pi": self.payment_intents,
-            "ch": self.charges, "re": self.refunds, "evt": self.events,
+            "ch": self.charges, "re": self.refunds, "evt": self.events, "du": self.disputes, "price": self.prices,
         }  # fmt: skip
         return stores.get(identity.split("_")[0], {}).get(identity)
 
@@ -102,20 +106,23 @@ class Account:
 
     def add_payment_method(self, card: Card) -> Params:
         """Make a PaymentMethod for the card; only brand, last four and expiry are kept, as Stripe shows them."""
+        details: Params = {"last4": card.last4, "bank_name": card.brand}
+        if card.kind == "card":
+            details = {
+                "brand": card.brand, "country": "US", "exp_month": 12, "exp_year": 2034, "funding": "credit",
+                "last4": card.last4, "three_d_secure_usage": {"supported": True},
+            }  # fmt: skip
         method: Params = {
             "id": self.new_id("pm"),
             "object": "payment_method",
             "billing_details": {"address": None, "email": None, "name": None, "phone": None},
-            "card": {
-                "brand": card.brand, "country": "US", "exp_month": 12, "exp_year": 2034, "funding": "credit",
-                "last4": card.last4, "three_d_secure_usage": {"supported": True},
-            },
+            card.kind: details,
             "created": now(),
             "customer": None,
             "livemode": False,
             "metadata": {},
-            "type": "card",
-        }  # fmt: skip
+            "type": card.kind,
+        }
         self.payment_methods[method["id"]] = method
         self.cards[method["id"]] = card
         if card.three_d_secure == "set_up":

@@ -16,13 +16,21 @@ class Decline:
 
 @dataclass(frozen=True)
 class Card:
-    """A test card. `three_d_secure` is never, always, unless_set_up or set_up."""
+    """A test card or bank account. `three_d_secure` is never, always, unless_set_up or set_up.
+
+    A `delayed` method is taken at once and settles later, `dispute` is chargeback or inquiry, `refund` now, pending
+    (succeeds later) or fails_later (page "Testing": disputes, refunds, bank debits).
+    """
 
     brand: str
     last4: str
     decline: Decline | None = None
     attachable: bool = True
     three_d_secure: str = "never"
+    kind: str = "card"
+    delayed: bool = False
+    dispute: str | None = None
+    refund: str = "now"
 
 
 def _declined(decline_code: str, message: str = "Your card was declined.") -> Decline:
@@ -68,6 +76,36 @@ CARDS: dict[str, Card] = {
     "pm_card_authenticationRequiredChargeDeclinedInsufficientFunds": Card(
         "visa", "3178", _NO_FUNDS, three_d_secure="always"
     ),
+}
+# Page "Testing", disputes and refunds.
+CARDS |= {
+    "pm_card_createDispute": Card("visa", "0259", dispute="chargeback"),
+    "pm_card_createDisputeInquiry": Card("visa", "1976", dispute="inquiry"),
+    "pm_card_pendingRefund": Card("visa", "7726", refund="pending"),
+    "pm_card_refundFail": Card("visa", "5126", refund="fails_later"),
+}
+_NOT_AUTHORIZED = Decline("debit_not_authorized", None, "The payment is not authorized by the account's owner.")
+_ACCOUNT_CLOSED = Decline("account_closed", None, "The customer's bank account has been closed.")
+_BANK_NO_FUNDS = Decline("insufficient_funds", None, "The bank account has insufficient funds.")
+
+
+def _bank(kind: str, last4: str, decline: Decline | None = None, dispute: str | None = None) -> Card:
+    brand = {"us_bank_account": "STRIPE TEST BANK", "bacs_debit": "108800", "sepa_debit": "DE"}[kind]
+    return Card(brand, last4, decline, kind=kind, delayed=True, dispute=dispute)
+
+
+# Pages "ACH Direct Debit", "Bacs Direct Debit", test accounts: in process for days in live mode. SEPA's test accounts
+# are told by IBAN in the payer's form; the two names here are the stand-in's own.
+CARDS |= {
+    "pm_usBankAccount_success": _bank("us_bank_account", "6789"),
+    "pm_usBankAccount_insufficientFunds": _bank("us_bank_account", "2227", _BANK_NO_FUNDS),
+    "pm_usBankAccount_accountClosed": _bank("us_bank_account", "1113", _ACCOUNT_CLOSED),
+    "pm_usBankAccount_debitNotAuthorized": _bank("us_bank_account", "3335", _NOT_AUTHORIZED),
+    "pm_usBankAccount_dispute": _bank("us_bank_account", "5559", dispute="chargeback"),
+    "pm_bacsDebit_successDelayed": _bank("bacs_debit", "2345"),
+    "pm_bacsDebit_debitNotAuthorizedDelayed": _bank("bacs_debit", "3335", _NOT_AUTHORIZED),
+    "pm_sepaDebit_success": _bank("sepa_debit", "3000"),
+    "pm_sepaDebit_insufficientFunds": _bank("sepa_debit", "3202", _BANK_NO_FUNDS),
 }
 
 

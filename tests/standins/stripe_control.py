@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from tests.standins.loopback import read_json, refuse_control
-from tests.standins.stripe_account import Cause
+from tests.standins.stripe_account import Account, Cause
 from tests.standins.stripe_cards import CARDS
+from tests.standins.stripe_disputes import move_dispute, open_dispute
 from tests.standins.stripe_errors import StripeRefusal
-from tests.standins.stripe_intents import authenticate_intent
+from tests.standins.stripe_intents import authenticate_intent, retrieve_intent, settle_intent
+from tests.standins.stripe_refunds import move_refund
+from tests.standins.stripe_setups import complete_setup
 
 if TYPE_CHECKING:
     from tests.standins.stripe_server import StripeStandIn
+
+_OUTSIDE = Cause(None, None)
 
 
 def add_stripe_control(app: web.Application, standin: StripeStandIn) -> None:
@@ -29,6 +35,12 @@ def add_stripe_control(app: web.Application, standin: StripeStandIn) -> None:
     app.router.add_post("/_control/webhooks/resend", control.resend)
     app.router.add_post("/_control/idempotency_keys/expire", control.expire_keys)
     app.router.add_post("/_control/payment_intents/{id}/authenticate", control.authenticate)
+    app.router.add_post("/_control/payment_intents/{id}/settle", control.settle)
+    app.router.add_post("/_control/payment_intents/{id}/dispute", control.dispute)
+    app.router.add_post("/_control/disputes/{id}", control.move_dispute)
+    app.router.add_post("/_control/refunds/{id}/move", control.move_refund)
+    app.router.add_post("/_control/setup_intents/{id}/complete", control.complete_setup)
+    app.router.add_get("/_control/products", control.products)
     app.router.add_post("/_control/payment_methods/{id}", control.change_card)
     app.router.add_post("/_control/reset", control.reset)
 
@@ -96,6 +108,54 @@ class StripeControl:
             raise refuse_control(str(refusal)) from refusal
         await self._standin.webhooks.dispatch(account.take_fresh_events())
         return web.json_response(intent)
+
+    async def settle(self, request: web.Request) -> web.Response:
+        """Let the bank speak about a debit in process, as its test account says."""
+        return await self._act(lambda account: settle_intent(account, request.match_info["id"], _OUTSIDE))
+
+    async def dispute(self, request: web.Request) -> web.Response:
+        """Open a dispute of the intent's charge: `{"kind": "chargeback" | "inquiry"}`."""
+        kind = (await read_json(request)).get("kind")
+        if kind not in ("chargeback", "inquiry"):
+            raise refuse_control("kind must be chargeback or inquiry")
+
+        def act(account: Account) -> Any:
+            intent = retrieve_intent(account, {}, request.match_info["id"])
+            return open_dispute(account, account.charges[intent["latest_charge"]], kind, _OUTSIDE)
+
+        return await self._act(act)
+
+    async def move_dispute(self, request: web.Request) -> web.Response:
+        """Move a dispute on: `{"status": "under_review" | "won" | "lost" | "warning_closed"}`."""
+        status = (await read_json(request)).get("status")
+        if status not in ("under_review", "warning_under_review", "won", "lost", "warning_closed"):
+            raise refuse_control("no such status")
+        return await self._act(lambda account: move_dispute(account, request.match_info["id"], status, _OUTSIDE))
+
+    async def move_refund(self, request: web.Request) -> web.Response:
+        """Let the payer's bank speak about a refund, as its test card says."""
+        return await self._act(lambda account: move_refund(account, request.match_info["id"], _OUTSIDE))
+
+    async def complete_setup(self, request: web.Request) -> web.Response:
+        """Fill Stripe's form in as the payer: `{"method": "pm_card_visa"}`."""
+        method = (await read_json(request)).get("method")
+        if method not in CARDS:
+            raise refuse_control("no such test method")
+        return await self._act(lambda account: complete_setup(account, request.match_info["id"], method, _OUTSIDE))
+
+    async def products(self, _: web.Request) -> web.Response:
+        """Every product and price."""
+        account = self._standin.account
+        return web.json_response({"products": list(account.products.values()), "prices": list(account.prices.values())})
+
+    async def _act(self, act: Callable[[Account], Any]) -> web.Response:
+        account = self._standin.account
+        try:
+            changed = act(account)
+        except (StripeRefusal, KeyError) as refusal:
+            raise refuse_control(str(refusal)) from refusal
+        await self._standin.webhooks.dispatch(account.take_fresh_events())
+        return web.json_response(changed)
 
     async def change_card(self, request: web.Request) -> web.Response:
         """Let an attached card behave like another test card: `{"card": "pm_card_chargeDeclined"}`."""

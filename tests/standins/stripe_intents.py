@@ -11,6 +11,7 @@ import re
 from tests.standins.stripe_account import Account, Cause, now
 from tests.standins.stripe_amounts import read_amount, read_currency
 from tests.standins.stripe_cards import AUTHENTICATION_REQUIRED, Card, Decline, needs_authentication
+from tests.standins.stripe_disputes import open_dispute
 from tests.standins.stripe_errors import StripeRefusal, invalid, missing, refused
 from tests.standins.stripe_params import (
     PAGING,
@@ -194,7 +195,46 @@ def _attempt(account: Account, intent: Params, params: Params, cause: Cause) -> 
             # authentication_required, and the PaymentIntent is requires_payment_method.
             raise _fail(account, intent, AUTHENTICATION_REQUIRED, cause)
         return _require_action(account, intent, params, cause)
+    if card.delayed:
+        return _begin_debit(account, intent, cause)
     return _charge(account, intent, card, cause)
+
+
+def _begin_debit(account: Account, intent: Params, cause: Cause) -> Params:
+    # Page "Payment status updates", delayed notification methods: the intent is processing until the bank has spoken,
+    # which takes up to two weeks (ACH: four business days, SEPA: fourteen, Bacs: six).
+    charge = _new_charge(account, intent, cause)
+    intent.update(status="processing", latest_charge=charge["id"], last_payment_error=None, next_action=None)
+    account.record("charge.pending", charge, cause)
+    account.record("payment_intent.processing", intent, cause)
+    return intent
+
+
+def settle_intent(account: Account, identity: str, cause: Cause) -> Params:
+    """Act as the bank days later: the debit succeeds or fails as its test account says (no API call of Stripe's)."""
+    intent = retrieve_intent(account, {}, identity)
+    if intent["status"] != "processing":
+        raise _wrong_state(intent, "settled")
+    card = account.cards[intent["payment_method"]]
+    charge = account.charges[intent["latest_charge"]]
+    if card.decline is None:
+        _succeed(account, intent, charge, card, cause)
+        return intent
+    if card.decline.code == "debit_not_authorized":
+        # Page "Bacs Direct Debit", test accounts: the mandate becomes inactive, and mandate.updated tells of it.
+        mandate = {"id": account.new_id("mandate"), "object": "mandate", "status": "inactive"}
+        account.record("mandate.updated", {**mandate, "payment_method": intent["payment_method"]}, cause)
+    _decline_debit(account, intent, charge, card.decline, cause)
+    return intent
+
+
+def _decline_debit(account: Account, intent: Params, charge: Params, decline: Decline, cause: Cause) -> None:
+    charge.update(status="failed", failure_code=decline.code, failure_message=decline.message)
+    account.record("charge.failed", charge, cause)
+    # Page "Payment status updates": a failed debit goes back to requires_payment_method.
+    error = {"code": decline.code, "message": decline.message, "type": "card_error", "charge": charge["id"]}
+    intent.update(status="requires_payment_method", payment_method=None, last_payment_error=error)
+    account.record("payment_intent.payment_failed", intent, cause)
 
 
 def _require_action(account: Account, intent: Params, params: Params, cause: Cause) -> Params:
@@ -236,7 +276,12 @@ def _charge(account: Account, intent: Params, card: Card, cause: Cause) -> Param
     if card.decline is not None:
         raise _fail(account, intent, card.decline, cause)
     assert intent["amount_received"] == 0, "a PaymentIntent is charged at most once"
-    charge = _new_charge(account, intent, cause)
+    _succeed(account, intent, _new_charge(account, intent, cause), card, cause)
+    return intent
+
+
+def _succeed(account: Account, intent: Params, charge: Params, card: Card, cause: Cause) -> None:
+    assert intent["amount_received"] == 0, "a PaymentIntent is charged at most once"
     charge.update(status="succeeded", paid=True, captured=True, amount_captured=intent["amount"])
     intent.update(
         status="succeeded",
@@ -250,7 +295,9 @@ def _charge(account: Account, intent: Params, card: Card, cause: Cause) -> Param
         account.payment_methods[intent["payment_method"]]["customer"] = intent["customer"]
     account.record("charge.succeeded", charge, cause)
     account.record("payment_intent.succeeded", intent, cause)
-    return intent
+    if card.dispute is not None:
+        # Page "Testing", disputes: with these cards the payment succeeds and is disputed right after.
+        open_dispute(account, charge, card.dispute, cause)
 
 
 def _new_charge(account: Account, intent: Params, cause: Cause) -> Params:

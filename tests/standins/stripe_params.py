@@ -23,7 +23,7 @@ METADATA_VALUE_MAX = 500
 # Parameters whose value may be an object or a list; each is checked where it is read.
 _NESTED = frozenset({
     "address", "automatic_payment_methods", "billing_details", "card", "created", "expand", "invoice_settings",
-    "metadata", "payment_method_types", "preferred_locales", "types",
+    "lookup_keys", "metadata", "payment_method_types", "preferred_locales", "recurring", "types",
 })  # fmt: skip
 
 PAGING = frozenset({"limit", "starting_after", "ending_before"})

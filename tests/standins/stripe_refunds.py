@@ -27,6 +27,10 @@ def create_refund(account: Account, params: Params, cause: Cause) -> Params:
     if asked is not None and asked < 1:
         raise invalid("Invalid positive integer", param="amount", code="parameter_invalid_integer")
     charge = _find_charge(account, params)
+    if charge["disputed"]:
+        # Page "Error codes": charge_disputed.
+        message = f"Charge {charge['id']} has been charged back; cannot issue a refund."
+        raise refused(message, code="charge_disputed")
     left = charge["amount"] - charge["amount_refunded"]
     if left == 0:
         # Page "Error codes": charge_already_refunded.
@@ -44,7 +48,9 @@ def create_refund(account: Account, params: Params, cause: Cause) -> Params:
         "metadata": metadata,
         "payment_intent": charge["payment_intent"],
         "reason": params.get("reason"),
-        "status": "succeeded",
+        # Page "Testing", refunds: some are pending at first.
+        "status": "pending" if account.cards[charge["payment_method"]].refund == "pending" else "succeeded",
+        "failure_reason": None,
     }
     account.refunds[refund["id"]] = refund
     previous = {"amount_refunded": charge["amount_refunded"]}
@@ -53,6 +59,27 @@ def create_refund(account: Account, params: Params, cause: Cause) -> Params:
     assert charge["amount_refunded"] <= charge["amount"], "a charge is never refunded beyond its amount"
     account.record("refund.created", refund, cause)
     account.record("charge.refunded", charge, cause, previous)
+    return refund
+
+
+def move_refund(account: Account, identity: str, cause: Cause) -> Params:
+    """Act as the payer's bank, later: a pending refund succeeds, one that will fail does (page "Testing", refunds).
+
+    Page "Refund and cancel payments", failed refunds: the money returns to the balance and refund.failed tells of it.
+    """
+    refund = account.refunds[identity]
+    charge = account.charges[refund["charge"]]
+    if refund["status"] == "pending":
+        refund["status"] = "succeeded"
+        account.record("refund.updated", refund, cause, {"status": "pending"})
+        return refund
+    if account.cards[charge["payment_method"]].refund != "fails_later" or refund["status"] != "succeeded":
+        raise refused(f"The refund {identity} stays {refund['status']}.")
+    refund.update(status="failed", failure_reason="lost_or_stolen_card")
+    charge["amount_refunded"] -= refund["amount"]
+    charge["refunded"] = False
+    account.record("refund.updated", refund, cause, {"status": "succeeded"})
+    account.record("refund.failed", refund, cause, {"status": "succeeded"})
     return refund
 
 

@@ -20,7 +20,14 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.standins import stripe_customers, stripe_errors, stripe_intents, stripe_refunds
+from tests.standins import (
+    stripe_customers,
+    stripe_errors,
+    stripe_intents,
+    stripe_products,
+    stripe_refunds,
+    stripe_setups,
+)
 from tests.standins.faults import Fault, FaultPlan
 from tests.standins.loopback import LoopbackServer, add_fault_routes, cut
 from tests.standins.stripe_account import API_VERSION, Account, Cause
@@ -58,6 +65,10 @@ _WRITES: dict[str, Read] = {
     "POST /v1/payment_intents/{}/confirm": stripe_intents.confirm_intent,
     "POST /v1/payment_intents/{}/cancel": stripe_intents.cancel_intent,
     "POST /v1/refunds": stripe_refunds.create_refund,
+    "POST /v1/setup_intents": stripe_setups.create_setup,
+    "POST /v1/products": stripe_products.create_product,
+    "POST /v1/products/{}": stripe_products.update_product,
+    "POST /v1/prices": stripe_products.create_price,
 }
 _READS: dict[str, Read] = {
     "GET /v1/customers": stripe_customers.list_customers,
@@ -72,6 +83,9 @@ _READS: dict[str, Read] = {
     "GET /v1/charges/{}": stripe_intents.retrieve_charge,
     "GET /v1/refunds": stripe_refunds.list_refunds,
     "GET /v1/refunds/{}": stripe_refunds.retrieve_refund,
+    "GET /v1/setup_intents/{}": stripe_setups.retrieve_setup,
+    "GET /v1/products/{}": stripe_products.retrieve_product,
+    "GET /v1/prices": stripe_products.list_prices,
     "GET /v1/events": Account.list_events,
     "GET /v1/events/{}": Account.retrieve_event,
 }
