@@ -38,6 +38,15 @@ class VatRegister(Protocol):
 class VatChecks(Protocol):
     """Where answers are kept."""
 
+    async def due(
+        self, *, before: datetime | None = None, tenant_id: str | None = None, limit: int = 1_000
+    ) -> list[tuple[str, str]]:
+        """Return tenants of the Union with their numbers, those never asked about first.
+
+        With `before` only those not asked about since, without it all.
+        """
+        ...
+
     async def record(self, tenant_id: str, answer: VatAnswer) -> bool:
         """Keep the answer and make it the tenant's present one; false if the tenant has another number by now."""
         ...

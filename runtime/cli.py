@@ -85,6 +85,7 @@ def _mount_stages() -> None:
     from catalogues.commands import app as catalogue_app
     from invoicing.commands import app as invoice_app
     from invoicing.explain_command import explain
+    from invoicing.tax_commands import app as tax_app
     from ledger.commands import app as ledger_app
     from metering.commands import app as metering_app
     from metering.reconcile.command import create_command
@@ -118,6 +119,7 @@ def _mount_stages() -> None:
     subscription_app.command()(preview)
     app.add_typer(subscription_app, name="subscription")
     app.add_typer(invoice_app, name="invoice")
+    app.add_typer(tax_app, name="tax")
     app.add_typer(metering_app)
     app.command()(create_command(open_reconciler))
     app.add_typer(payment_app, name="payment-method")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +23,7 @@ from subscriptions.adapters.postgres import PostgresSubscriptionStore
 from subscriptions.create_tenant import create_tenant
 from subscriptions.domain.tenant import Tenant
 from subscriptions.subscribe_tenant import subscribe_tenant
+from subscriptions.update_tenant import update_tenant
 
 app = typer.Typer(help="Tenants and the plans they are on.", no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -43,11 +46,34 @@ def add(
     billing_anchor_day: Annotated[
         int, typer.Option(help="Day of the month on which billing periods begin, 1 to 31.")
     ] = 1,
+    state: Annotated[str, typer.Option(help="State or province, without the country: CA.")] = "",
+    postal_code: Annotated[str, typer.Option(help="Postal code.")] = "",
+    consumer: Annotated[bool, typer.Option("--consumer", help="Buys as a private person.")] = False,
+    vat_number: Annotated[str, typer.Option(help="VAT number; its form is checked now, its use by VIES later.")] = "",
+    tax_exempt: Annotated[str, typer.Option(help="Why no tax is charged, as it stands on invoices.")] = "",
+    tax_exempt_code: Annotated[str, typer.Option(help="The exemption's VATEX code, if it has one.")] = "",
+    language: Annotated[str, typer.Option(help="Of its documents: en, es, pt or de.")] = "en",
     as_json: AsJson = False,
 ) -> None:
     """Create a tenant and subscribe it to a plan; doing so twice changes nothing."""
     lines = address.replace("|", "\n")
-    tenant = Tenant(tenant_id, name, email, country, currency, lines, time_zone, billing_anchor_day)
+    tenant = Tenant(
+        tenant_id=tenant_id,
+        name=name,
+        email=email,
+        country=country,
+        currency=currency,
+        address=lines,
+        time_zone=time_zone,
+        billing_anchor_day=billing_anchor_day,
+        state=state,
+        postal_code=postal_code,
+        is_business=not consumer,
+        vat_number=vat_number,
+        tax_exempt=tax_exempt,
+        tax_exempt_code=tax_exempt_code,
+        language=language,
+    )
     started_at = _read_start(started)
     subscription, is_new = asyncio.run(
         add_tenant(load_settings(), tenant, plan, overrides=read_overrides(override), started_at=started_at)
@@ -59,6 +85,41 @@ def add(
     typer.echo(
         f"{tenant_id}: {version} since {format_instant(subscription.started_at)}{'' if is_new else ' (as before)'}"
     )
+
+
+@app.command()
+def update(
+    tenant_id: Annotated[str, typer.Argument(help="The tenant.")],
+    name: Annotated[str | None, typer.Option(help="The name on the invoice.")] = None,
+    email: Annotated[str | None, typer.Option(help="Where invoices go.")] = None,
+    country: Annotated[str | None, typer.Option(help="ISO 3166 code, such as DE.")] = None,
+    address: Annotated[str | None, typer.Option(help="Lines separated by newlines or |.")] = None,
+    state: Annotated[str | None, typer.Option(help="State or province, without the country: CA.")] = None,
+    postal_code: Annotated[str | None, typer.Option(help="Postal code.")] = None,
+    business: Annotated[bool | None, typer.Option("--business/--consumer", help="How the tenant buys.")] = None,
+    vat_number: Annotated[str | None, typer.Option(help='VAT number; "" takes it away.')] = None,
+    tax_exempt: Annotated[str | None, typer.Option(help='Why no tax is charged; "" ends the exemption.')] = None,
+    tax_exempt_code: Annotated[str | None, typer.Option(help="The exemption's VATEX code.")] = None,
+    language: Annotated[str | None, typer.Option(help="Of its documents: en, es, pt or de.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change a tenant's particulars; invoices that were issued keep the old ones."""
+    given = {
+        "name": name,
+        "email": email,
+        "country": country,
+        "address": None if address is None else address.replace("|", "\n"),
+        "state": state,
+        "postal_code": postal_code,
+        "is_business": business,
+        "vat_number": vat_number,
+        "tax_exempt": tax_exempt,
+        "tax_exempt_code": tax_exempt_code,
+        "language": language,
+    }
+    changes = {field: value for field, value in given.items() if value is not None}
+    tenant = asyncio.run(change_tenant(load_settings(), tenant_id, changes))
+    typer.echo(json.dumps(asdict(tenant)) if as_json else f"{tenant_id}: {', '.join(changes) or 'nothing'} changed")
 
 
 @app.command(name="list")
@@ -84,6 +145,12 @@ async def add_tenant(
         return await subscribe_tenant(
             tenant.tenant_id, plan_id, overrides=overrides, started_at=started_at, store=store, clock=SystemClock()
         )
+
+
+async def change_tenant(settings: Settings, tenant_id: str, changes: Mapping[str, object]) -> Tenant:
+    """Change a tenant's particulars in a transaction of its own."""
+    async with create_pool(settings, max_size=1) as pool, pool.connection() as connection, connection.transaction():
+        return await update_tenant(tenant_id, changes, store=PostgresSubscriptionStore(connection))
 
 
 async def read_tenants(settings: Settings) -> list[tuple[Tenant, list[Subscription]]]:
@@ -147,6 +214,13 @@ def _as_document(tenant: Tenant, subscriptions: list[Subscription]) -> dict[str,
         "currency": tenant.currency,
         "time_zone": tenant.time_zone,
         "billing_anchor_day": tenant.billing_anchor_day,
+        "state": tenant.state,
+        "postal_code": tenant.postal_code,
+        "is_business": tenant.is_business,
+        "vat_number": tenant.vat_number,
+        "tax_exempt": tenant.tax_exempt,
+        "tax_exempt_code": tenant.tax_exempt_code,
+        "language": tenant.language,
         "subscription_id": first.subscription_id if first else None,
         "plan_id": _held_now(first).plan_id if first else None,
         "plan_version": _held_now(first).plan_version if first else None,

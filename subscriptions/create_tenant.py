@@ -20,7 +20,8 @@ async def create_tenant(tenant: Tenant, *, store: SubscriptionStore, now: dateti
 
     Raises `InvalidInputError` for wrong particulars, `TenantExistsError` if the id belongs to a different tenant.
     """
-    if await store.add_tenant(check_tenant(tenant), now):
+    tenant = check_tenant(tenant)
+    if await store.add_tenant(tenant, now):
         return True
     existing = await store.tenant(tenant.tenant_id)
     must_hold(existing is not None, f"tenant {tenant.tenant_id} is both there and not")

@@ -35,6 +35,10 @@ class SubscriptionStore(Protocol):
         """Store a tenant unless its id is taken; tells whether it was new."""
         ...
 
+    async def put_tenant(self, tenant: Tenant, *, vat_unchecked: bool) -> None:
+        """Replace a tenant's particulars; `vat_unchecked` forgets what VIES said of its number."""
+        ...
+
     async def newest_plan(self, plan_id: str, now: datetime) -> PlanVersion | None:
         """Return the newest version of a plan that is sold, None if there is none."""
         ...

@@ -37,6 +37,7 @@ CONSUMERS: dict[str, tuple[str, str]] = {
     "invoicing": ("invoicing.consumer", "run"),
     "settlements": ("invoicing.consumer", "run_settlements"),
     "invoiced-facts": ("invoicing.consumer", "run_invoiced_facts"),
+    "vat-numbers": ("invoicing.vat_worker", "run"),
     "renderer": ("invoicing.renderer", "run"),
     "outbox": ("runtime.processes.consumers", "run_outbox"),
     "payments": ("payments.consumer", "run"),
@@ -58,6 +59,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "payment-upkeep",
         "paypal",
         "credits",
+        "vat-numbers",
     ),
 }
 

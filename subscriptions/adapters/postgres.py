@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple
+from dataclasses import asdict, astuple
 from datetime import datetime
 from typing import Any
 
@@ -21,7 +21,17 @@ from subscriptions.domain.limits import LimitPhase
 from subscriptions.domain.tenant import Tenant
 from subscriptions.ports import PlanVersion
 
-_TENANTS = "SELECT tenant_id, name, email, country, currency, address, time_zone, billing_anchor_day FROM tenants"
+_TENANTS = (
+    "SELECT tenant_id, name, email, country, currency, address, time_zone, billing_anchor_day, state, postal_code,"
+    " is_business, vat_number, tax_exempt, tax_exempt_code, language FROM tenants"
+)
+_PUT_TENANT = (
+    "UPDATE tenants SET name = %(name)s, email = %(email)s, country = %(country)s, address = %(address)s,"
+    " state = %(state)s, postal_code = %(postal_code)s, is_business = %(is_business)s, vat_number = %(vat_number)s,"
+    " tax_exempt = %(tax_exempt)s, tax_exempt_code = %(tax_exempt_code)s, language = %(language)s,"
+    " vat_valid = CASE WHEN %(vat_unchecked)s THEN NULL ELSE vat_valid END,"
+    " vat_checked_at = CASE WHEN %(vat_unchecked)s THEN NULL ELSE vat_checked_at END WHERE tenant_id = %(tenant_id)s"
+)
 _PLANS = "SELECT plan_id, version, document FROM plan_versions WHERE plan_id = %s"
 _CONTRACTS = (
     "SELECT contract_id, version, tenant_id, plan_id, valid_from, valid_until, overrides, convention, net_days"
@@ -67,10 +77,16 @@ class PostgresSubscriptionStore:
         """Store a tenant unless its id is taken; tells whether it was new."""
         added = await self._connection.execute(
             "INSERT INTO tenants (tenant_id, name, email, country, currency, address, time_zone, billing_anchor_day,"
-            " created_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (tenant_id) DO NOTHING",
+            " state, postal_code, is_business, vat_number, tax_exempt, tax_exempt_code, language, created_at)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+            " ON CONFLICT (tenant_id) DO NOTHING",
             (*astuple(tenant), now),
         )
         return added.rowcount == 1
+
+    async def put_tenant(self, tenant: Tenant, *, vat_unchecked: bool) -> None:
+        """Replace a tenant's particulars; `vat_unchecked` forgets what VIES said of its number."""
+        await self._connection.execute(_PUT_TENANT, {**asdict(tenant), "vat_unchecked": vat_unchecked})
 
     async def newest_plan(self, plan_id: str, now: datetime) -> PlanVersion | None:
         """Return the newest version of a plan that is sold, None if there is none."""

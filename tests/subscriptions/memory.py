@@ -49,6 +49,9 @@ class MemoryStore:
     async def add_tenant(self, tenant: Tenant, now: datetime) -> bool:
         return self._tenants.setdefault(tenant.tenant_id, tenant) is tenant
 
+    async def put_tenant(self, tenant: Tenant, *, vat_unchecked: bool) -> None:
+        self._tenants[tenant.tenant_id] = tenant
+
     async def newest_plan(self, plan_id: str, now: datetime) -> PlanVersion | None:
         sold = [one for one, since in self._plans.get(plan_id, []) if since is None or since <= now]
         return sold[-1] if sold else None
