@@ -11,17 +11,23 @@ from collections.abc import Mapping
 from core.errors import Fault, InvalidInputError
 
 # People group the digits by blanks, dots or hyphens.
-_RUN = re.compile(r"\d(?:[ .\-]?\d){12,}")
+_RUN = re.compile(r"\d+(?:[ .\-]\d+)*", re.ASCII)
+_GROUP = re.compile(r"\d+", re.ASCII)
 _SHORTEST, _LONGEST = 13, 19
 
 
 def holds_card_number(text: str) -> bool:
-    """Whether a run of 13 to 19 digits in the text passes the Luhn check; also inside a longer run of digits."""
+    """Whether 13 to 19 digits that stand alone, or groups of digits side by side, pass the Luhn check."""
     for run in _RUN.findall(text):
-        digits = [int(letter) for letter in run if letter.isdigit()]
-        for length in range(_SHORTEST, min(_LONGEST, len(digits)) + 1):
-            if any(_is_luhn(digits[start : start + length]) for start in range(len(digits) - length + 1)):
-                return True
+        groups = _GROUP.findall(run)
+        for first in range(len(groups)):
+            digits = ""
+            for group in groups[first:]:
+                digits += group
+                if len(digits) > _LONGEST:
+                    break
+                if len(digits) >= _SHORTEST and _is_luhn([int(digit) for digit in digits]):
+                    return True
     return False
 
 

@@ -168,3 +168,12 @@ class Books:
 @pytest.fixture
 def books(pool: Pool, provider: StripeProvider) -> Books:
     return Books(pool, provider)
+
+
+@pytest.fixture
+async def desk(books: Books, store: PostgresPayments, provider: StripeProvider) -> Any:
+    from tests.payments.desk import Desk  # it needs `Books` of this module
+
+    found = Desk(books, store, provider)
+    await found.clear()
+    return found
