@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
 
 import httpx2
 import pytest
 
+from api.application import create_app
 from api.ports import NotConfirmedError
 from core.errors import BrokenInvariantError, Fault, InvalidInputError, UnavailableError
 from tests.api.conftest import Fakes
@@ -70,6 +73,24 @@ async def test_a_webhook_that_is_not_signed_is_400_and_an_outage_503(client: htt
     assert_refused(await client.post("/api/v1/webhooks/stripe", content=b"{}"), 503, "unavailable")
 
 
+async def test_a_paypal_webhook_goes_on_with_its_headers_and_nowhere_without_paypal(
+    client: httpx2.AsyncClient, fakes: Fakes
+) -> None:
+    headers = {"PAYPAL-TRANSMISSION-ID": "1-2"}
+    assert_refused(await client.post("/webhooks/paypal", content=b"{}", headers=headers), 404, "not_found")
+    taken: list[tuple[bytes, str | None]] = []
+
+    class Receiver:
+        async def receive(self, body: bytes, headers: Mapping[str, str]) -> None:
+            taken.append((body, headers.get("paypal-transmission-id")))
+
+    app = create_app(replace(fakes.dependencies(), paypal_webhooks=Receiver()))
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://api") as other:
+        for url in ("/api/v1/webhooks/paypal", "/webhooks/paypal"):
+            assert (await other.post(url, content=b'{ "id" : 1}', headers=headers)).status_code == 200
+    assert taken == [(b'{ "id" : 1}', "1-2")] * 2
+
+
 async def test_health_asks_nobody_and_ready_names_what_is_down(client: httpx2.AsyncClient, fakes: Fakes) -> None:
     async def up() -> None:
         return None
@@ -119,6 +140,7 @@ async def test_openapi_describes_every_endpoint(client: httpx2.AsyncClient) -> N
         "/api/v1/reservations", "/api/v1/reservations/{reservation_id}", "/api/v1/reservations/{reservation_id}/commit",
         "/api/v1/reservations/{reservation_id}/release", "/api/v1/invoices",
         "/api/v1/invoices/{invoice_id}", "/api/v1/webhooks/stripe", "/health", "/ready",
+        "/api/v1/webhooks/paypal",
         "/api/v1/usage/summary", "/api/v1/usage/{tenant_id}",
         "/api/v1/usage/void", "/api/v1/usage/amend", "/api/v1/usage/backfill",
         "/api/v1/dead-letters", "/api/v1/dead-letters/counts", "/api/v1/dead-letters/{topic}/{partition}/{offset}",
