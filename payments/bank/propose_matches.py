@@ -99,7 +99,7 @@ def _movement(entry: BankEntry, left: Decimal) -> Movement:
         booked_on=entry.booked_on,
         left=left,
         bank_reference=entry.bank_reference,
-        texts=" ".join((entry.remittance, *entry.reference_texts)),
+        texts=(entry.remittance, *entry.reference_texts),
         counterparty=entry.counterparty,
         counterparty_account=entry.counterparty_account,
         is_reversal=entry.is_reversal,

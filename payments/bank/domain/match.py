@@ -176,7 +176,7 @@ class Movement:
     booked_on: date
     left: Decimal
     bank_reference: str
-    texts: str
+    texts: tuple[str, ...]
     counterparty: str
     counterparty_account: str
     is_reversal: bool
@@ -207,10 +207,10 @@ def propose_returns(outgoing: Movement, received: Sequence[Movement]) -> list[Pr
 
 
 def _shares_reference(outgoing: Movement, original: Movement) -> bool:
-    if original.bank_reference and compact(original.bank_reference) in compact(outgoing.texts):
-        return True
-    said, was = compact(outgoing.texts), compact(original.texts)
-    return len(was) >= 8 and (was in said or said in was) and bool(said)
+    said = compact(" ".join(outgoing.texts))
+    known = [compact(text) for text in (*original.texts, original.bank_reference)]
+    # A few letters are in every text.
+    return any(len(text) >= 6 and text in said for text in known)
 
 
 def name_likeness(payer: str, tenant: str) -> float:

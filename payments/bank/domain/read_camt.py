@@ -53,8 +53,9 @@ def read_camt(content: bytes, file: str) -> list[Statement]:
     statements = list(reader.statements(root))
     if not statements and not reader.faults:
         reader.fault(root, "missing_element", "there is no BkToCstmrStmt/Stmt in it")
-    for statement in statements:
-        reader.faults += check_statement(statement, file)
+    if not reader.faults:
+        # An element that could not be read would be missing in the sum, which says nothing new.
+        reader.faults += [fault for statement in statements for fault in check_statement(statement, file)]
     if reader.faults:
         raise InvalidInputError(reader.faults)
     return statements
@@ -192,8 +193,9 @@ class _Reader:
         own = self._texts(element, "AcctSvcrRef")
         free = every("RmtInf/Ustrd", "RmtInf/Strd/AddtlRmtInf", "RmtInf/Strd/RfrdDocInf/Nb")
         is_return = self._text(element, "RvslInd") in ("true", "1") or bool(every("RtrInf/Rsn/Cd", "RtrInf/Rsn/Prtry"))
+        told = details[0] if len(details) == 1 else element
         return StatementEntry(
-            place=f"line {element.sourceline}: {_path(details[0] if len(details) == 1 else element)}",
+            place=f"line {told.sourceline}: {_path(told)}",
             booked_on=booked,
             valued_on=valued,
             amount=amount,

@@ -97,8 +97,9 @@ def read_mt940(content: bytes, file: str) -> list[Statement]:
     faults: list[Fault] = []
     messages = _split(_decode(content, file), file, faults)
     statements = [each for each in (_statement(message, file, faults) for message in messages) if each is not None]
-    for statement in statements:
-        faults += check_statement(statement, file)
+    if not faults:
+        # A line that could not be read would be missing in the sum, which says nothing new.
+        faults = [fault for statement in statements for fault in check_statement(statement, file)]
     if not messages and not faults:
         faults.append(Fault("cut_file", "there is no statement in it", file))
     if faults:
@@ -138,13 +139,14 @@ def _split(text: str, file: str, faults: list[Fault]) -> list[_Message]:
                 reason = f"field {found[1]} outside a statement, which begins with field 20"
                 faults.append(Fault("malformed_line", reason, at(file, f"line {number}")))
                 continue
-            messages[-1].fields.append(_Field(number, found[1], [found[2]]))
+            # A blank at a line's end of field 86 stands between two words.
+            messages[-1].fields.append(_Field(number, found[1], [raw[4:] if found[1] == "86" else found[2]]))
         elif _END.fullmatch(line) and is_open and _is_end(line):
             is_open = False
         elif line.startswith("{") and not is_open:
             continue
         elif is_open and not line.startswith(":") and messages[-1].fields[-1].tag in ("61", "86", "25"):
-            messages[-1].fields[-1].lines.append(line)
+            messages[-1].fields[-1].lines.append(raw if messages[-1].fields[-1].tag == "86" else line)
         else:
             faults.append(Fault("malformed_line", f"not a field: {line[:40]!r}", at(file, f"line {number}")))
     return messages
