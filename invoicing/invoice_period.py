@@ -98,24 +98,24 @@ async def bill_targets(
 ) -> list[Invoice]:
     """Issue what is owed for billing periods, within the caller's transaction; or keep it as drafts for their grace.
 
-    `is_final`: whatever grace is left. `replaces` is the invoice that the first one is issued anew for.
+    `is_final`: whatever grace is left. `replaces` is the invoice that they are issued anew for.
     """
     meters = await account.meters()
-    proposed = []
+    proposed: list[Proposal] = []
+    issued: list[Invoice] = []
     for target in targets:
         finalize_at = await _drop_drafts(account, target)
-        one = await propose_invoice(account, target.subscribed, target.period, usage=usage, meters=meters)
-        proposed.append((target, one, finalize_at))
-    _report_unpriced(account, [invoice.target for _, invoice, _ in proposed])
-    issued: list[Invoice] = []
-    for target, proposal, finalize_at in proposed:
+        # One after the other: what a document has billed, the next one finds billed.
+        proposal = await propose_invoice(account, target.subscribed, target.period, usage=usage, meters=meters)
+        proposed.append(proposal.target)
         if not proposal.is_due:
             continue
         ends = finalize_at or now + timedelta(hours=terms.grace_hours)
         if now < ends and not is_final:
             await _keep_draft(account, target, proposal, meters, terms, ends, now)
             continue
-        issued += await _issue(account, target, proposal, meters, terms, now, None if issued else replaces)
+        issued += await _issue(account, target, proposal, meters, terms, now, replaces)
+    _report_unpriced(account, proposed)
     return issued
 
 

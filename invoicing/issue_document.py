@@ -85,7 +85,9 @@ async def issue_credit_note(account: Account, draft: Draft, heading: Heading, te
     invoice = await _issue(account, draft, heading, terms, now, kind=DocumentKind.CREDIT_NOTE)
     applied = sum((one.amount for one in applications), _ZERO)
     returned = sum((one.credits_returned for one in applications), _ZERO)
-    await account.post(postings_of(invoice, applied=applied, returned=returned), now)
+    given_up = {one.invoice_id for one in bearing if one.status == "uncollectible"}
+    written_off = sum((one.amount for one in applications if one.invoice_id in given_up), _ZERO)
+    await account.post(postings_of(invoice, applied=applied, returned=returned, written_off=written_off), now)
     for application in applications:
         await _give(account, draft.invoice_id, application, now)
     await _grant(account, draft, sum((one.credit_granted for one in applications), _ZERO), now)

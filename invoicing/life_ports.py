@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from core.period import Period
 from invoicing.domain.invoice import Draft
@@ -28,6 +28,14 @@ class IssuedDocuments(Protocol):
 
     async def lines(self, invoice_id: str) -> list[Line]:
         """Return a document's lines by position."""
+        ...
+
+    async def snapshot(self, invoice_id: str) -> Mapping[str, Any]:
+        """Return what an issued document showed."""
+        ...
+
+    async def next_sequence(self, subscription_id: str | None, period: Period) -> int:
+        """Return the sequence that the period's next document gets, drafts and void ones counted."""
         ...
 
     async def billed_with(self, invoice_id: str) -> dict[str, Billed]:

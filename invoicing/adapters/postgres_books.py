@@ -187,12 +187,7 @@ class PostgresAccount:
 
     async def next_sequence(self, subscription_id: str, period: Period) -> int:
         """Return the sequence the period's next document gets; one that a void document has is used up."""
-        rows = await self._rows(
-            "SELECT coalesce(max(sequence), 0) + 1 AS next FROM invoices"
-            " WHERE subscription_id = %s AND period_start = %s",
-            (subscription_id, period.start),
-        )
-        return int(rows[0]["next"])
+        return await self._issued.next_sequence(subscription_id, period)
 
     async def taxed_before(self, invoice_ids: Sequence[str]) -> Mapping[Bucket, TaxedBefore]:
         """Return what invoices and all that was taken back of them came to, by what is rounded together."""

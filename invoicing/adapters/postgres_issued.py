@@ -93,6 +93,22 @@ class PostgresIssued:
         rows = await self._rows(_LINES, {"tenant": self._tenant_id, "invoice": invoice_id})
         return [read_line(row) for row in rows]
 
+    async def snapshot(self, invoice_id: str) -> Mapping[str, Any]:
+        """Return what an issued document showed."""
+        query = "SELECT snapshot FROM invoices WHERE tenant_id = %(tenant)s AND invoice_id = %(invoice)s"
+        rows = await self._rows(query, {"tenant": self._tenant_id, "invoice": invoice_id})
+        snapshot: Mapping[str, Any] = rows[0]["snapshot"]
+        return snapshot
+
+    async def next_sequence(self, subscription_id: str | None, period: Period) -> int:
+        """Return the sequence that the period's next document gets, drafts and void ones counted."""
+        query = (
+            "SELECT coalesce(max(sequence), 0) + 1 AS next FROM invoices"
+            " WHERE subscription_id = %(subscription)s AND period_start = %(start)s"
+        )
+        rows = await self._rows(query, {"subscription": subscription_id, "start": period.start})
+        return int(rows[0]["next"])
+
     async def billed_with(self, invoice_id: str) -> dict[str, Billed]:
         """Return what all documents billed of the items that an invoice billed, by item key."""
         rows = await self._rows(_ROWS, {"tenant": self._tenant_id, "invoice": invoice_id})

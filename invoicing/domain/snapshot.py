@@ -245,7 +245,8 @@ def _annex(draft: Draft, time_zone: str) -> dict[str, Any]:
     digests: dict[str, str] = {}
     zone = ZoneInfo(time_zone)
     for line in draft.lines:
-        if line.meter_id is None or line.kind == "coupon":
+        # What is given back by hand or taken back whole shows no usage: the invoice that billed it does.
+        if line.meter_id is None or line.kind == "coupon" or "usage_digest" not in line.evidence:
             continue
         query = line.evidence.get("query", {}).get("window", "")
         digests[query] = line.evidence["usage_digest"]

@@ -38,8 +38,13 @@ def requested_periods(asked: str | datetime, cycle: Cycle, started_at: datetime,
         holding = cycle.period_at(asked)
         if holding.start < first.start:
             return []
-        return [cycle.period_at(_just_before(holding.start))]
+        return [period_before(cycle, holding)]
     return [one for one in periods_ending_in(cycle, calendar.period(asked)) if one.end >= first.start]
+
+
+def period_before(cycle: Cycle, period: Period) -> Period:
+    """Return the billing period before one."""
+    return cycle.period_at(_just_before(period.start))
 
 
 def periods_ending_in(cycle: Cycle, month: Period) -> list[Period]:

@@ -56,21 +56,24 @@ def of_credit_note(
     taxes: Mapping[str, Decimal],
     applied: Decimal,
     returned: Decimal = Decimal(0),
+    written_off: Decimal = Decimal(0),
     at: datetime,
 ) -> Entries:
     """Return the entry of a credit note, whose amounts are negative as the books have them.
 
-    `applied` (positive) is what it takes off open invoices, `returned` what goes back to credits that had been drawn
-    (the entries of those draws raise the receivable again). The rest is to be given back, as a new credit or as money,
-    and waits on `refunds` for the entry of that.
+    `applied` (positive) is what it takes off open invoices, `written_off` how much of that off invoices given up,
+    `returned` what goes back to credits that had been drawn (the entries of those draws raise the receivable again).
+    The rest is to be given back, as a new credit or as money, and waits on `refunds` for the entry of that.
     """
     total, off = subtotal + _sum(taxes), applied + returned
     must_hold(min(applied, returned) >= 0, f"credit note {credit_note_id} applies a negative amount")
     must_hold(total <= 0 and off <= -total, f"credit note {credit_note_id}: {off:f} applied of {-total:f}")
+    must_hold(0 <= written_off <= applied, f"credit note {credit_note_id}: {written_off:f} of what was given up")
     moves = [
         *_billed(tenant_id, currency, subtotal, taxes, AccountKind.REFUNDS),
         (Account(AccountKind.REFUNDS, tenant_id), currency, off),
-        (Account(AccountKind.RECEIVABLE, tenant_id), currency, -off),
+        (Account(AccountKind.RECEIVABLE, tenant_id), currency, written_off - off),
+        (Account(AccountKind.BAD_DEBT, tenant_id), currency, -written_off),
     ]
     return entry_of(EntryKind.CREDIT_NOTE, credit_note_id, at, moves)
 

@@ -15,6 +15,7 @@ from core.meters import Meter
 from core.period import Period
 from invoicing.domain.invoice import Buyer, Invoice, Origin
 from invoicing.domain.lines import Billed, bill_up
+from invoicing.domain.standing import Standing
 from invoicing.domain.subscribed import Subscribed
 from invoicing.domain.tax.taxed_lines import Bucket, TaxedBefore
 from invoicing.domain.usage_evidence import HourOfUsage, UsageEvidence
@@ -89,6 +90,19 @@ class MemoryBooks:
     async def view_account(self, tenant_id: str) -> AsyncIterator[MemoryAccount | None]:
         state = copy.deepcopy(self.state)
         yield MemoryAccount(state, tenant_id) if tenant_id in state.buyers else None
+
+    async def drafts(self, *, due_at: datetime | None, tenant_id: str | None) -> list[Standing]:
+        found = [
+            one
+            for one in self.state.issued.standings.values()
+            if one.finalize_at is not None and one.status == "draft" and tenant_id in (None, one.tenant_id)
+        ]
+        return [one for one in found if due_at is None or (one.finalize_at is not None and one.finalize_at <= due_at)]
+
+    async def numbers(self) -> tuple[Mapping[str, int], list[str]]:
+        return {series: number + 1 for series, number in self.state.series.items()}, [
+            one.number for one in self.state.invoices
+        ]
 
     async def tenant_of(self, reference: str) -> str | None:
         for one in self.state.issued.standings.values():
@@ -200,12 +214,7 @@ class MemoryAccount:
         return found
 
     async def next_sequence(self, subscription_id: str, period: Period) -> int:
-        sequences = [
-            one.sequence
-            for one in self._state.issued.standings.values()
-            if one.subscription_id == subscription_id and one.period.start == period.start
-        ]
-        return max(sequences, default=0) + 1
+        return await self.issued.next_sequence(subscription_id, period)
 
     async def taxed_before(self, invoice_ids: Sequence[str]) -> Mapping[Bucket, TaxedBefore]:
         found: dict[Bucket, TaxedBefore] = {}

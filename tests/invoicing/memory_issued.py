@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 from core.period import Period
 from invoicing.domain.invoice import DocumentKind, Draft, Invoice, Origin
@@ -98,6 +99,19 @@ class MemoryIssued:
         if invoice_id in self._state.drafts:
             return list(self._state.drafts[invoice_id].lines)
         return [line for one in self._state.invoices if one.draft.invoice_id == invoice_id for line in one.draft.lines]
+
+    async def snapshot(self, invoice_id: str) -> Mapping[str, Any]:
+        return next(one.snapshot for one in self._state.invoices if one.draft.invoice_id == invoice_id)
+
+    async def next_sequence(self, subscription_id: str | None, period: Period) -> int:
+        sequences = [
+            one.sequence
+            for one in self._state.standings.values()
+            if subscription_id is not None
+            and one.subscription_id == subscription_id
+            and one.period.start == period.start
+        ]
+        return max(sequences, default=0) + 1
 
     async def billed_with(self, invoice_id: str) -> dict[str, Billed]:
         rows = [row for _, row in rows_of(self._state.counting())]

@@ -87,6 +87,8 @@ def local(text: str, zone: str) -> datetime:
 
 
 class Scene:
+    terms: Terms = TERMS
+
     def __init__(self) -> None:
         self.books, self.usage = MemoryBooks(METERS), MemoryUsage()
         self.clock = ManualClock(at("2026-11-03"))
@@ -146,7 +148,7 @@ class Scene:
         request = InvoicingRequest(
             tenant_id=tenant_id, period=period, run_id="run", requested_at="2026-11-03T00:00:00Z"
         )
-        return await invoice_period(request, books=self.books, usage=self.usage, terms=TERMS, clock=self.clock)
+        return await invoice_period(request, books=self.books, usage=self.usage, terms=self.terms, clock=self.clock)
 
     async def bill_one(self, tenant_id: str = "acme", period: str = "2026-10") -> Invoice:
         (invoice,) = await self.bill(tenant_id, period)

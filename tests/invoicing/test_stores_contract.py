@@ -20,6 +20,7 @@ from invoicing.adapters.clickhouse import ClickHouseUsage
 from invoicing.adapters.postgres_books import PostgresBooks
 from invoicing.domain.invoice import Draft, Invoice
 from invoicing.domain.lines import Billed, Line, item_key
+from invoicing.domain.tax.treatment import UNTAXED
 from invoicing.domain.usage_evidence import HourOfUsage
 from invoicing.ports import Account, Books, UsageReader
 from rating.domain.credit import CreditGrant, CreditKind, dues_of
@@ -93,6 +94,7 @@ def line(under: BooksUnderTest, charge: str = "cpu", **changes: Any) -> Line:
         evidence={"per": 1000, "hours": [["2026-10-01T00", "12.345678901234", 3]]},
         period=OCTOBER,
         settles=OCTOBER.start,
+        treatment=UNTAXED,
     )
     return replace(given, **changes)
 
