@@ -131,6 +131,19 @@ class PaymentDisputed(_Message, frozen=True, kw_only=True):
     at: str
 
 
+class AccountStanding(_Message, frozen=True, kw_only=True):
+    """An account was suspended because an invoice stayed unpaid, or restored because nothing keeps it so any more.
+
+    `event` is `account.suspended` or `account.restored`, `stage` how the account stands now (docs/dunning.md).
+    """
+
+    event: Literal["account.suspended", "account.restored"]
+    tenant_id: str
+    stage: str
+    reason: str
+    at: str
+
+
 class QuotaCrossed(_Message, frozen=True, kw_only=True):
     """Usage of a meter reached a threshold within a period.
 

@@ -108,7 +108,7 @@ INVOICE_VOIDED = Topic(
     key="tenant",
     payload="core.messages.InvoiceVoided, JSON",
     producers=("outbox of invoicing",),
-    consumers=("warehouse of invoiced lines", "payments consumer"),
+    consumers=("document renderer", "warehouse of invoiced lines", "payments consumer"),
     retention_ms=-1,
     partitioning=Partitioning.BILLING,
 )
@@ -148,6 +148,15 @@ PAYMENT_DISPUTED = Topic(
     retention_ms=-1,
     partitioning=Partitioning.BILLING,
 )
+ACCOUNT_STANDING = Topic(
+    "account.standing",
+    key="tenant",
+    payload="core.messages.AccountStanding, JSON",
+    producers=("outbox of dunning",),
+    consumers=("entitlements", "outgoing webhooks"),
+    retention_ms=-1,
+    partitioning=Partitioning.BILLING,
+)
 BILLING_REJECTED = Topic(
     "billing.rejected",
     key="as on the source record",
@@ -171,5 +180,6 @@ ALL_TOPICS: tuple[Topic, ...] = (
     PAYMENT_FAILED,
     PAYMENT_REFUNDED,
     PAYMENT_DISPUTED,
+    ACCOUNT_STANDING,
     BILLING_REJECTED,
 )

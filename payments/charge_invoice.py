@@ -41,11 +41,17 @@ log = structlog.get_logger()
 
 
 async def charge_invoice(
-    invoice: InvoiceFinalized, *, store: PaymentStore, providers: Mapping[str, PaymentProvider], clock: Clock
+    invoice: InvoiceFinalized,
+    *,
+    store: PaymentStore,
+    providers: Mapping[str, PaymentProvider],
+    clock: Clock,
+    retry_of: str | None = None,
 ) -> Payment | None:
     """Charge the amount due and return the payment as recorded; None if nothing is due.
 
-    A payment that is already under way or done is returned as it is. Raises `InvalidInputError` for a message that
+    A payment that is already under way or done is returned as it is, so is one that ended without money, unless it is
+    `retry_of` that dunning asks for: then the next attempt is opened, once. Raises `InvalidInputError` for a message that
     cannot be charged, and `UnavailableError` while the outcome is unknown: call again.
     """
     amount = parse_amount_due(invoice.amount_due, invoice.currency)
@@ -53,7 +59,7 @@ async def charge_invoice(
         return None
     while True:
         async with store.transaction() as unit:
-            payment, is_new = await _open_payment(unit, invoice, amount, providers, clock.now())
+            payment, is_new = await _open_payment(unit, invoice, amount, providers, clock.now(), retry_of)
             method = await unit.method_at(invoice.tenant_id, payment.provider) if payment is not None else None
         if payment is None or payment.status is not PaymentStatus.PENDING:
             return payment
@@ -74,12 +80,15 @@ async def _open_payment(
     amount: Money,
     providers: Mapping[str, PaymentProvider],
     now: datetime,
+    retry_of: str | None,
 ) -> tuple[Payment | None, bool]:
     """Return the attempt to work on and whether it was opened now; None if another payment holds the invoice."""
     latest = await unit.latest_payment(invoice.invoice_id)
     attempt = 1
     if latest is not None:
-        if latest.failure_code != PROVIDER_ERROR or latest.attempt >= TECHNICAL_ATTEMPTS_MAX:
+        is_technical = latest.failure_code == PROVIDER_ERROR and latest.attempt < TECHNICAL_ATTEMPTS_MAX
+        has_ended = latest.status in {PaymentStatus.FAILED, PaymentStatus.CANCELED}
+        if not is_technical and not (has_ended and latest.payment_id == retry_of):
             return latest, False
         attempt = latest.attempt + 1
     method = await unit.payment_method(invoice.tenant_id)

@@ -90,6 +90,7 @@ def _mount_stages() -> None:
     from metering.commands import app as metering_app
     from metering.reconcile.command import create_command
     from payments.commands import app as payment_app
+    from payments.dunning.commands import app as dunning_app
     from payments.payment_commands import app as payments_app
     from quotas.commands import entitlement_app, grant_app
     from rating.commands import rate
@@ -130,6 +131,7 @@ def _mount_stages() -> None:
     app.add_typer(coupon_app, name="coupon")
     app.add_typer(credit_app, name="credits")
     app.add_typer(ledger_app, name="ledger")
+    app.add_typer(dunning_app, name="dunning")
 
 
 def _run(work: Any) -> Any:

@@ -101,6 +101,15 @@ class Settings(BaseSettings):
 
     # Invoices
     documents_dir: Path | None = None
+    # `s3://bucket/prefix` instead of the folder; the endpoint of another S3 than Amazon's; keys, else the environment's.
+    documents_url: str | None = None
+    documents_endpoint: str | None = None
+    documents_region: str = "us-east-1"
+    documents_access_key: str | None = None
+    documents_secret_key: SecretStr | None = None
+    # Finalized invoices and credit notes go to the tenant by e-mail, from the seller's address.
+    invoice_email: bool = False
+    render_processes: int = Field(1, ge=1, le=64)
     seller_file: Path | None = None
     invoice_due_days: int = Field(15, ge=0, le=180)
     # Tax tables that take the place of the shipped ones of the same name, and the ECB's file of exchange rates.
@@ -118,6 +127,8 @@ class Settings(BaseSettings):
     # Where a payer's browser ends up after 3-D Secure or approval, and how long a payment waits for its payer.
     payment_return_url: str | None = None
     payment_action_hours: int = Field(72, ge=1, le=720)
+    # Schedules of dunning in place of the shipped ones (docs/dunning.md).
+    dunning_file: Path | None = None
     payment_email_from: str = "Meterbook <billing@meterbook.invalid>"
     paypal_client_id: str | None = Field(None, min_length=1, max_length=200)
     paypal_client_secret: SecretStr | None = None
@@ -182,6 +193,16 @@ class Settings(BaseSettings):
     @classmethod
     def _check_postgres(cls, value: str | None) -> str | None:
         return value and _check_url("postgres_url", value, ("postgresql", "postgres"))
+
+    @field_validator("documents_url")
+    @classmethod
+    def _check_documents_url(cls, value: str | None) -> str | None:
+        return value and _check_url("documents_url", value, ("s3",))
+
+    @field_validator("documents_endpoint")
+    @classmethod
+    def _check_documents_endpoint(cls, value: str | None) -> str | None:
+        return value and _check_url("documents_endpoint", value, ("http", "https"))
 
     @field_validator("smtp_url")
     @classmethod

@@ -43,6 +43,8 @@ CONSUMERS: dict[str, tuple[str, str]] = {
     "payments": ("payments.consumer", "run"),
     "webhooks": ("payments.consumer", "run_inbox"),
     "payment-upkeep": ("payments.upkeep_worker", "run"),
+    "dunning": ("payments.dunning.worker", "run"),
+    "overdue": ("invoicing.overdue_worker", "run"),
     "paypal": ("payments.paypal_worker", "run"),
     "rating": ("rating.consumer", "run"),
     "reconcile": ("runtime.processes.reconcile", "run"),

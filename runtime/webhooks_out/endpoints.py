@@ -18,7 +18,7 @@ from runtime.webhooks_out.address_guard import OutgoingPolicy, check_url
 from runtime.webhooks_out.signing import make_secret
 
 # What is sent out so far; a stage that announces more adds its type here.
-EVENT_TYPES = ("alert.triggered", "payment.succeeded")
+EVENT_TYPES = ("account.restored", "account.suspended", "alert.triggered", "payment.succeeded")
 ENDPOINT_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 ROTATION = timedelta(hours=24)
 _FIELDS = frozenset({"url", "tenant_id", "event_types", "enabled"})

@@ -107,3 +107,88 @@ CREATE UNIQUE INDEX one_live_payment_per_invoice ON payments (invoice_id)
 INSERT INTO settlements (payment_id, invoice_id, amount, settled_at, recorded_at)
 SELECT payment_id, invoice_id, amount, settled_at, updated_at FROM payments JOIN invoices USING (invoice_id)
 WHERE payments.status = 'succeeded' AND invoices.status = 'paid' AND invoices.amount_paid = payments.amount;
+
+-- Dunning (docs/dunning.md): invoices whose payment is asked for step by step, and how accounts stand.
+CREATE TABLE dunning_accounts (
+    tenant_id          text PRIMARY KEY REFERENCES tenants,
+    stage              text NOT NULL CHECK (stage IN ('current', 'grace', 'past_due', 'suspended', 'collected')),
+    since              timestamptz NOT NULL,
+    -- While it is paused, no step is taken.
+    paused_at          timestamptz,
+    paused_until       timestamptz CHECK (paused_until > paused_at),
+    paused_by          text NOT NULL DEFAULT '',
+    pause_reason       text NOT NULL DEFAULT '',
+    CHECK (paused_at IS NOT NULL OR paused_until IS NULL)
+);
+
+-- Every change of how an account stands, and every pause; only ever added.
+CREATE TABLE dunning_account_changes (
+    change_id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tenant_id          text NOT NULL REFERENCES tenants,
+    kind               text NOT NULL CHECK (kind IN ('stage', 'paused', 'resumed')),
+    stage_before       text NOT NULL,
+    stage_after        text NOT NULL,
+    -- The invoice it was about; of a pause, none.
+    invoice_id         text REFERENCES invoices,
+    reason             text NOT NULL DEFAULT '',
+    changed_by         text NOT NULL DEFAULT 'schedule',
+    changed_at         timestamptz NOT NULL
+);
+CREATE INDEX dunning_account_changes_by_tenant ON dunning_account_changes (tenant_id, change_id);
+CREATE TRIGGER dunning_account_changes_only_grow BEFORE UPDATE OR DELETE ON dunning_account_changes
+    FOR EACH ROW EXECUTE FUNCTION refuse_rewriting();
+
+-- One row per invoice that dunning has looked at.
+CREATE TABLE dunning_cases (
+    invoice_id         text PRIMARY KEY REFERENCES invoices,
+    tenant_id          text NOT NULL REFERENCES tenants,
+    stage              text NOT NULL CHECK (stage IN ('current', 'grace', 'past_due', 'suspended', 'collected')),
+    -- Why nothing is done although something would be due.
+    waits_for          text NOT NULL DEFAULT '',
+    looked_at          timestamptz NOT NULL,
+    -- When to look again, whatever happens; null: when something happens.
+    look_at            timestamptz,
+    is_open            boolean NOT NULL
+);
+CREATE INDEX dunning_cases_open ON dunning_cases (look_at) WHERE is_open;
+CREATE INDEX dunning_cases_by_tenant ON dunning_cases (tenant_id) WHERE is_open;
+
+-- Every step that was taken, once. A retry is written down before the provider is asked and finished afterwards.
+CREATE TABLE dunning_steps (
+    invoice_id         text NOT NULL REFERENCES dunning_cases,
+    name               text NOT NULL,
+    kind               text NOT NULL CHECK (kind IN (
+        'upcoming', 'payment_failed', 'reminder', 'final_notice', 'retry', 'suspension', 'collection')),
+    planned_at         timestamptz NOT NULL,
+    done_at            timestamptz NOT NULL,
+    -- 'done', of a retry 'started', then the payment's status, or why there was none.
+    outcome            text NOT NULL,
+    amount_open        numeric NOT NULL,
+    -- Of a retry: the failed payment, who works on it until when, and the payment that came of it.
+    retry_of           text REFERENCES payments,
+    held_until         timestamptz,
+    payment_id         text REFERENCES payments,
+    PRIMARY KEY (invoice_id, name),
+    CHECK (outcome <> 'started' OR (kind = 'retry' AND held_until IS NOT NULL))
+);
+CREATE INDEX dunning_steps_started ON dunning_steps (held_until) WHERE outcome = 'started';
+
+-- Mails of steps, written with the step and sent afterwards: tried until the server has them.
+CREATE TABLE dunning_mails (
+    message_id         text PRIMARY KEY,
+    invoice_id         text NOT NULL,
+    step               text NOT NULL,
+    tenant_id          text NOT NULL REFERENCES tenants,
+    -- All that the mail says, as it was when the step was taken.
+    payload            jsonb NOT NULL,
+    status             text NOT NULL CHECK (status IN ('pending', 'sent', 'refused', 'dropped')),
+    attempts           integer NOT NULL DEFAULT 0,
+    next_attempt_at    timestamptz NOT NULL,
+    last_error         text,
+    created_at         timestamptz NOT NULL,
+    sent_at            timestamptz,
+    UNIQUE (invoice_id, step),
+    FOREIGN KEY (invoice_id, step) REFERENCES dunning_steps (invoice_id, name),
+    CHECK ((status = 'sent') = (sent_at IS NOT NULL))
+);
+CREATE INDEX dunning_mails_open ON dunning_mails (next_attempt_at) WHERE status = 'pending';

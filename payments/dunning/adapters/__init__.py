@@ -1,0 +1,1 @@
+"""Where dunning keeps its book, and how its mails are sent."""
