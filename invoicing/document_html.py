@@ -6,7 +6,7 @@ Tenants' texts are data only: everything is escaped, an undefined name is an err
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import date, timedelta
 from importlib import resources
 from pathlib import Path
@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 import segno.helpers
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, TemplateNotFound
 
-from invoicing.document_words import Writer, direction_of, load_words, locale_of
+from invoicing.document_words import Words, Writer, direction_of, load_words, locale_of
 from invoicing.domain.document import Mark, is_credit_note, lines_of, open_snapshot
 from invoicing.domain.payment_code import TransferOrder, transfer_order
 
@@ -24,7 +24,6 @@ BASE_TEMPLATE = "invoice.html"
 _SATURDAY = 5
 _DAYS_SHOWN = 31
 _BENEATH = ("discount", "maximum")
-_OWN_TEXT = "note_"
 
 
 def templates_folder() -> Path:
@@ -54,8 +53,8 @@ def document_html(snapshot: Mapping[str, Any], mark: Mark = "") -> str:
             "is_credit_note": is_credit_note(shown),
             "beneath": _BENEATH,
             "has_tax_column": len({_rate_shown(line) for line in lines_of(shown)} - {None}) > 1,
-            "tax_rows": [_tax_row(tax, words.has, words.text, writer, seller["country"]) for tax in shown["taxes"]],
-            "tax_notes": _tax_notes(shown, words.has, words.text),
+            "tax_rows": [_tax_row(tax, words, writer, seller["country"]) for tax in shown["taxes"]],
+            "tax_notes": [note for note in dict.fromkeys(words.tax_note(tax) for tax in shown["taxes"]) if note],
             "code": None if order is None else _code(order),
             "by_day": functools.partial(_by_day, invoice=shown["invoice"], writer=writer),
             "group_name": lambda name: words.text(f"group_{name}") if words.has(f"group_{name}") else name,
@@ -91,10 +90,9 @@ def _rate_shown(line: Mapping[str, Any]) -> tuple[str, str] | None:
     return (category, line["tax_rate"]) if category else None
 
 
-def _tax_row(
-    tax: Mapping[str, Any], has: Callable[[str], bool], text: Callable[..., str], writer: Writer, seller_country: str
-) -> dict[str, str]:
+def _tax_row(tax: Mapping[str, Any], words: Words, writer: Writer, seller_country: str) -> dict[str, str]:
     """Return a row of the tax table: its wording and its amount."""
+    text, has = words.text, words.has
     category, place, kind = tax["category"], tax.get("place") or "", tax.get("kind") or ""
     key = f"tax_name_{category}"
     if category == "S" and kind == "sales_tax":
@@ -109,18 +107,6 @@ def _tax_row(
     else:
         label = text("tax_free", name=name, base=writer.money(tax["base"]))
     return {"label": label, "amount": tax["tax"]}
-
-
-def _tax_notes(shown: Mapping[str, Any], has: Callable[[str], bool], text: Callable[..., str]) -> list[str]:
-    """Return why nothing is charged where nothing is: once each, in the document's language where there is a text."""
-    notes: dict[str, None] = {}
-    for tax in shown["taxes"]:
-        if tax["category"] == "S" and not tax.get("note"):
-            continue
-        keys = (f"{_OWN_TEXT}{tax.get('note_code')}", f"{_OWN_TEXT}{tax['category']}")
-        found = next((text(key) for key in keys if has(key)), None)
-        notes[found or tax.get("note") or ""] = None
-    return [note for note in notes if note]
 
 
 def _code(order: TransferOrder) -> str:

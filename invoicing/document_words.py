@@ -73,6 +73,18 @@ class Words:
         """Tell whether there is such a text."""
         return key in self.texts
 
+    def tax_note(self, tax: Mapping[str, Any]) -> str:
+        """Say why a group of lines is not charged as usual: in this language where there is a text, else as stored.
+
+        "" for ordinary tax. What a seller or a tenant's exemption says in own words is kept.
+        """
+        keys = (f"note_{tax.get('note_code') or ''}", f"note_{tax['category']}")
+        own = tax.get("note") or ""
+        if own and not self.has(keys[0]):
+            return str(own)
+        key = next((key for key in keys if self.has(key)), None)
+        return self.text(key, place=tax.get("place") or "", note=own) if key else ""
+
 
 @functools.cache
 def load_words(language: str) -> Words:
@@ -127,12 +139,16 @@ class Writer:
         """Write the day that holds an instant."""
         return format_date(self.local_day(instant), format="long", locale=self._locale)
 
+    def calendar_day(self, day: str) -> str:
+        """Write a calendar day (`2026-10-31`)."""
+        return format_date(date.fromisoformat(day), format="medium", locale=self._locale)
+
     def span(self, period: Mapping[str, Any]) -> str:
         """Write a half-open period from its first day to its last."""
         first, last = self.local_day(period["start"]), self.last_day(period["end"])
         if first == last:
             return format_date(first, format="medium", locale=self._locale)
-        return format_interval(first, last, "yMMMd", locale=self._locale).replace("\N{THIN SPACE}", " ")
+        return str(format_interval(first, last, "yMMMd", locale=self._locale)).replace("\N{THIN SPACE}", " ")
 
     def weekday(self, day: date) -> str:
         """Write a day of the usage annex, with its weekday."""

@@ -196,13 +196,14 @@ class UsageProgress(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StoredSnapshot:
-    """What a document is made from."""
+    """What a document is made from; `status` is the invoice's."""
 
     invoice_id: str
     tenant_id: str
     number: str
     snapshot: Mapping[str, Any]
     sha256: str
+    status: str = "finalized"
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,34 +215,6 @@ class Document:
     location: str
     sha256: str
     size_bytes: int
-
-
-class DocumentRegister(Protocol):
-    """Snapshots and the documents made from them."""
-
-    async def snapshot(self, invoice_id: str) -> StoredSnapshot | None:
-        """Return an invoice's snapshot, None if there is no such invoice."""
-        ...
-
-    async def document(self, invoice_id: str, media_type: str) -> Document | None:
-        """Return what was rendered before, None if nothing was."""
-        ...
-
-    async def put_document(self, document: Document, rendered_at: datetime) -> None:
-        """Record a rendered document, replacing what was recorded before."""
-        ...
-
-
-class DocumentStore(Protocol):
-    """Where rendered documents are kept."""
-
-    async def write(self, name: str, content: bytes) -> str:
-        """Keep the bytes under a name such as `acme/MB-2026-000001.pdf`, durably; returns the location."""
-        ...
-
-    async def holds(self, location: str, sha256: str) -> bool:
-        """Tell whether the location still holds exactly these bytes."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,7 @@ from invoicing.adapters.facturx import EInvoice, write_e_invoice
 from invoicing.adapters.pdf import render_pdf
 from invoicing.document_words import load_words
 from invoicing.domain.document import Mark, open_snapshot
-from invoicing.domain.en16931 import NoEInvoice, e_invoice_terms
-
-_CATEGORIES = ("AE", "G", "K", "E", "O")
+from invoicing.domain.en16931 import NoEInvoice, Wording, e_invoice_terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +37,11 @@ def make_e_invoice(snapshot: Mapping[str, Any]) -> EInvoice | NoEInvoice:
     """Return the e-invoice of a snapshot, or why there is none."""
     shown = open_snapshot(snapshot)
     words = load_words(shown["language"])
-    notes = {category: words.text(f"note_{category}") for category in _CATEGORIES}
-    if not shown["taxes"]:
-        notes["O"] = words.text("note_unknown")
-    notes |= {"credit_explained": words.text("credit_explained"), "digest": "SHA-256:"}
-    terms = e_invoice_terms(shown, notes)
+    wording = Wording(
+        tax_note=words.tax_note if shown["taxes"] else lambda _: words.text("note_unknown"),
+        credit_explained=words.text("credit_explained"),
+        coupons=words.text("group_Coupons"),
+        untaxed=words.text("note_unknown"),
+    )
+    terms = e_invoice_terms(shown, wording)
     return terms if isinstance(terms, NoEInvoice) else write_e_invoice(terms)

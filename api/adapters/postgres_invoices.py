@@ -1,13 +1,11 @@
-"""Invoices as the API shows them, from PostgreSQL and the documents' folder. Reads only."""
+"""Invoices as the API shows them, from PostgreSQL and the store of documents. Reads only."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -37,17 +35,23 @@ FROM invoice_lines WHERE invoice_id = %s ORDER BY position
 """
 _DOCUMENT = """
 SELECT i.invoice_id, i.number, d.location, d.sha256
-FROM invoices i LEFT JOIN invoice_documents d ON d.invoice_id = i.invoice_id AND d.media_type = %s
-WHERE i.invoice_id = %s
+FROM invoices i LEFT JOIN invoice_documents d ON d.invoice_id = i.invoice_id
+ AND d.media_type = CASE WHEN i.status = 'void' THEN %(media_type)s || ';mark=void' ELSE %(media_type)s END
+WHERE i.invoice_id = %(invoice_id)s
 """
+_ENDINGS = {
+    "application/pdf": ".pdf",
+    "application/xml;syntax=cii": ".cii.xml",
+    "application/xml;syntax=ubl": ".ubl.xml",
+}
 log = structlog.get_logger()
 
 
 class PostgresInvoices:
-    """Implements `api.ports.InvoiceBook`; `documents` is the folder that rendered invoices live in."""
+    """Implements `api.ports.InvoiceBook`; `read_document` gives the bytes of a location of the store, or None."""
 
-    def __init__(self, pool: Pool, documents: Path) -> None:
-        self._pool, self._documents = pool, documents
+    def __init__(self, pool: Pool, read_document: Callable[[str], Awaitable[bytes | None]]) -> None:
+        self._pool, self._read_document = pool, read_document
 
     async def list_invoices(
         self, *, tenant: str | None, status: str | None, limit: int, starting_after: str | None
@@ -78,35 +82,28 @@ class PostgresInvoices:
         return {**_readable(row), "lines": [_readable(line) for line in lines]}
 
     async def find_document(self, invoice_id: str, media_type: str) -> Document:
-        """Return the rendered invoice from the documents' folder."""
+        """Return the rendered invoice from the store; of a void one the copy that says so, which has no e-invoice."""
         async with self._connection() as connection:
-            row = await (await connection.execute(_DOCUMENT, (media_type, invoice_id))).fetchone()
+            row = await (
+                await connection.execute(_DOCUMENT, {"media_type": media_type, "invoice_id": invoice_id})
+            ).fetchone()
         if row is None:
             raise NotFoundError(f"no invoice {invoice_id!r}")
         if row["location"] is None:
             raise DocumentNotReadyError(f"invoice {invoice_id} is not rendered as {media_type} yet")
-        content = await asyncio.to_thread(self._load, row["location"])
+        content = await self._read_document(row["location"])
         if content is None:
             log.error("document.missing", invoice_id=invoice_id, location=row["location"])
             raise DocumentNotReadyError(f"the document of invoice {invoice_id} is not at hand")
         name = "".join(
             char for char in row["number"] or invoice_id if char.isascii() and (char.isalnum() or char in "-_")
         )
-        return Document(content, row["sha256"], f"{name}.pdf")
+        return Document(content, row["sha256"], f"{name}{_ENDINGS[media_type]}")
 
     async def check(self) -> None:
         """Return when PostgreSQL answers; raises otherwise."""
         async with self._connection() as connection:
             await connection.execute("SELECT 1")
-
-    def _load(self, location: str) -> bytes | None:
-        folder = self._documents.resolve()
-        # As the renderer writes it (with the folder's own path in front, maybe a relative one), or a name within it.
-        for candidate in (Path(location).resolve(), (folder / location).resolve()):
-            # Whatever the row says, nothing outside of the folder is ever sent.
-            if candidate.is_relative_to(folder) and candidate.is_file():
-                return candidate.read_bytes()
-        return None
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:

@@ -1,4 +1,4 @@
-"""`GET /invoices` and `GET /invoices/{id}`: JSON, and the PDF by content negotiation."""
+"""`GET /invoices`, `GET /invoices/{id}` (JSON, PDF or XML by content negotiation), `GET /invoices/{id}/document`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from api.dependencies import Dependencies
+from api.ports import Document
 from api.problems import respond_json
 from core.ids import TENANT_PATTERN
 
-_PDF = "application/pdf"
+_PDF, _XML = "application/pdf", "application/xml"
+# The e-invoice (EN 16931) in both its syntaxes; whoever just asks for XML gets UBL.
+_TYPES = {"pdf": _PDF, "cii": f"{_XML};syntax=cii", "ubl": f"{_XML};syntax=ubl"}
 _ID = r"^[A-Za-z0-9_-]{1,64}$"
 Status = Literal["draft", "finalized", "paid", "overdue", "void", "uncollectible"]
 
@@ -36,24 +39,39 @@ def create_invoice_router(dependencies: Dependencies, prefix: str) -> APIRouter:
         )
         return respond_json({"data": found[:limit], "has_more": len(found) > limit})
 
-    @router.get("/invoices/{invoice_id}", responses={200: {"content": {_PDF: {}}}})
+    @router.get("/invoices/{invoice_id}", responses={200: {"content": {_PDF: {}, _XML: {}}}})
     async def read_invoice(request: Request, invoice_id: Annotated[str, Path(pattern=_ID)]) -> Response:
-        """Return an invoice with its lines, or its PDF where `Accept` asks for application/pdf."""
-        if not _wants_pdf(request.headers.get("accept", "")):
+        """Return an invoice with its lines, or its PDF or e-invoice where `Accept` asks for PDF or XML."""
+        wanted = _wanted(request.headers.get("accept", ""))
+        if wanted is None:
             return respond_json(await dependencies.invoices.find_invoice(invoice_id), headers={"Vary": "Accept"})
-        document = await dependencies.invoices.find_document(invoice_id, _PDF)
-        headers = {
-            "Content-Disposition": f'inline; filename="{document.filename}"',
-            "ETag": f'"{document.sha256}"',
-            "Vary": "Accept",
-        }
-        return Response(document.content, 200, headers, _PDF)
+        return _respond(await dependencies.invoices.find_document(invoice_id, _TYPES[wanted]), wanted)
+
+    @router.get("/invoices/{invoice_id}/document", responses={200: {"content": {_PDF: {}, _XML: {}}}})
+    async def read_document(
+        invoice_id: Annotated[str, Path(pattern=_ID)],
+        form: Annotated[Literal["pdf", "cii", "ubl"], Query(alias="format")] = "pdf",
+    ) -> Response:
+        """Return an invoice's document: the PDF (Factur-X), or the e-invoice as XML in CII or UBL."""
+        return _respond(await dependencies.invoices.find_document(invoice_id, _TYPES[form]), form)
 
     return router
 
 
-def _wants_pdf(accept: str) -> bool:
-    """Say whether PDF is asked for by name and JSON is not named before it."""
+def _respond(document: Document, form: str) -> Response:
+    headers = {
+        "Content-Disposition": f'inline; filename="{document.filename}"',
+        "ETag": f'"{document.sha256}"',
+        "Vary": "Accept",
+        # What a browser shows of it reaches nothing.
+        "Content-Security-Policy": "sandbox",
+        "X-Content-Type-Options": "nosniff",
+    }
+    return Response(document.content, 200, headers, _PDF if form == "pdf" else _XML)
+
+
+def _wanted(accept: str) -> str | None:
+    """Return the form that is asked for by name, None if JSON is named before it or nothing is."""
+    forms = {_PDF: "pdf", _XML: "ubl", "application/json": None}
     named = [part.split(";")[0].strip().lower() for part in accept.split(",")]
-    wanted = next((name for name in named if name in (_PDF, "application/json")), None)
-    return wanted == _PDF
+    return next((forms[name] for name in named if name in forms), None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -13,22 +12,23 @@ class FolderDocuments:
     """A `DocumentStore` below one folder."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._folder = folder.resolve()
 
     async def write(self, name: str, content: bytes) -> str:
         """Keep the bytes under a name such as `acme/MB-2026-000001.pdf`, durably; returns the location."""
         return await asyncio.to_thread(self._write, name, content)
 
-    async def holds(self, location: str, sha256: str) -> bool:
-        """Tell whether the location still holds exactly these bytes."""
+    async def read(self, location: str) -> bytes | None:
+        """Return the bytes of a location of this store; None for any other, and where nothing is."""
+        return await asyncio.to_thread(self._read, location)
 
-        def compare() -> bool:
-            try:
-                return hashlib.sha256(Path(location).read_bytes()).hexdigest() == sha256
-            except OSError:
-                return False
-
-        return await asyncio.to_thread(compare)
+    def _read(self, location: str) -> bytes | None:
+        # As written (with the folder's own path in front, maybe from another working directory), or a name within it.
+        for candidate in (Path(location).resolve(), (self._folder / location).resolve()):
+            # Whatever a row says, nothing outside of the folder is ever handed out.
+            if candidate.is_relative_to(self._folder) and candidate.is_file():
+                return candidate.read_bytes()
+        return None
 
     def _write(self, name: str, content: bytes) -> str:
         target = self._folder / name

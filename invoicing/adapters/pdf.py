@@ -1,52 +1,119 @@
-"""HTML to PDF by WeasyPrint, in child processes that may be slow, large or die without harm to the worker.
+"""HTML to PDF/A-3b by WeasyPrint. Owns that rendering reaches nothing and that a snapshot always gives the same bytes.
 
-The renderer reaches nothing: only `data:` and the bundled fonts are fetched. The same snapshot gives the same bytes.
+Only `data:` and the bundled fonts are fetched; no other font is looked for unless `METERBOOK_FONTS_DIR` names a folder.
+The e-invoice is embedded while the file is written, so it is never taken apart again.
 """
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import functools
 import hashlib
-import multiprocessing
 import os
-import resource
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
+from xml.sax.saxutils import escape
 
-from core.errors import UnavailableError
 from invoicing.document_html import document_html, templates_folder
+from invoicing.document_words import load_words
+from invoicing.domain.document import Mark, open_snapshot
 
 PDF_VARIANT = "pdf/a-3b"
-_TIMEOUT_SECONDS = 60.0
-_MEMORY_BYTES = 2 << 30
+# The name and the metadata that Factur-X 1.0 prescribes for the profile EN 16931 (§6.2 and §6.3 of its specification).
+ATTACHMENT_NAME = "factur-x.xml"
+_XMP = """<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description rdf:about="" xmlns:fx="urn:factur-x:pdfa:CrossIndustryDocument:invoice:1p0#">
+<fx:DocumentType>INVOICE</fx:DocumentType><fx:DocumentFileName>factur-x.xml</fx:DocumentFileName>
+<fx:Version>1.0</fx:Version><fx:ConformanceLevel>EN 16931</fx:ConformanceLevel>
+</rdf:Description>
+<rdf:Description rdf:about="" xmlns:pdfaExtension="http://www.aiim.org/pdfa/ns/extension/"
+ xmlns:pdfaSchema="http://www.aiim.org/pdfa/ns/schema#" xmlns:pdfaProperty="http://www.aiim.org/pdfa/ns/property#">
+<pdfaExtension:schemas><rdf:Bag><rdf:li rdf:parseType="Resource">
+<pdfaSchema:schema>Factur-X PDFA Extension Schema</pdfaSchema:schema>
+<pdfaSchema:namespaceURI>urn:factur-x:pdfa:CrossIndustryDocument:invoice:1p0#</pdfaSchema:namespaceURI>
+<pdfaSchema:prefix>fx</pdfaSchema:prefix><pdfaSchema:property><rdf:Seq>{properties}</rdf:Seq></pdfaSchema:property>
+</rdf:li></rdf:Bag></pdfaExtension:schemas></rdf:Description></rdf:RDF>"""
+_PROPERTY = """<rdf:li rdf:parseType="Resource"><pdfaProperty:name>{name}</pdfaProperty:name>
+<pdfaProperty:valueType>Text</pdfaProperty:valueType><pdfaProperty:category>external</pdfaProperty:category>
+<pdfaProperty:description>{description}</pdfaProperty:description></rdf:li>"""
+_PROPERTIES = {
+    "DocumentFileName": "name of the embedded XML invoice file",
+    "DocumentType": "INVOICE",
+    "Version": "The actual version of the Factur-X XML schema",
+    "ConformanceLevel": "The conformance level of the embedded Factur-X data",
+}
 _FIXED_TIME = "1767225600"
 
 
-class RenderingFailedError(UnavailableError):
-    """The document could not be rendered now."""
+def render_pdf(snapshot: Mapping[str, Any], mark: Mark = "", e_invoice: bytes | None = None) -> bytes:
+    """Return the PDF/A-3b of a snapshot, with its CII XML inside if there is one; runs wherever it is called."""
+    _look_for_no_other_fonts()
+    from weasyprint import HTML, Attachment
 
-    code = "rendering_failed"
-
-
-def render_pdf(snapshot: Mapping[str, Any]) -> bytes:
-    """Return the PDF/A-3b of a snapshot; runs wherever it is called."""
-    from weasyprint import HTML
-
-    html = document_html(snapshot)
-    identifier = hashlib.sha256(html.encode()).digest()[:16]
+    html = document_html(snapshot, mark)
+    identifier = hashlib.sha256(html.encode() + (e_invoice or b"")).digest()[:16]
+    shown = open_snapshot(snapshot)
     style = _style()
     # Subset fonts carry the time they were made: a fixed one keeps the bytes a function of the snapshot.
     os.environ["SOURCE_DATE_EPOCH"] = _FIXED_TIME
+    options: dict[str, Any] = {}
+    if e_invoice is not None:
+        issued = shown["invoice"]["issued_at"]
+        made = datetime.fromisoformat(issued) if issued else datetime(2026, 1, 1, tzinfo=UTC)
+        options["attachments"] = [
+            Attachment(
+                string=e_invoice,
+                name=ATTACHMENT_NAME,
+                description="Factur-X",
+                created=made,
+                modified=made,
+                relationship="Alternative",
+            )
+        ]
+        options["xmp_metadata"] = [_xmp_uri()]
     document = HTML(string=html, base_url="asset:", url_fetcher=style.fetcher)
     rendered: bytes = document.write_pdf(
-        stylesheets=[style.sheet], font_config=style.fonts, pdf_variant=PDF_VARIANT, pdf_identifier=identifier
+        stylesheets=[style.sheet, _numbering(shown["language"])],
+        font_config=style.fonts,
+        pdf_variant=PDF_VARIANT,
+        pdf_identifier=identifier,
+        **options,
     )
     return rendered
+
+
+@functools.cache
+def _xmp_uri() -> str:
+    from base64 import b64encode
+
+    listed = "".join(
+        _PROPERTY.format(name=name, description=escape(description)) for name, description in _PROPERTIES.items()
+    )
+    return "data:text/xml;base64," + b64encode(_XMP.format(properties=listed).encode()).decode()
+
+
+@functools.cache
+def _look_for_no_other_fonts() -> None:
+    """Give fontconfig a configuration that knows no font of the machine; must come before WeasyPrint is loaded."""
+    folder = Path(mkdtemp(prefix="meterbook-fonts-"))
+    atexit.register(_remove, folder)
+    extra = os.environ.get("METERBOOK_FONTS_DIR")
+    named = f"<dir>{escape(extra)}</dir>" if extra else ""
+    configuration = folder / "fonts.conf"
+    configuration.write_text(
+        f'<?xml version="1.0"?><fontconfig>{named}<cachedir>{escape(str(folder))}</cachedir></fontconfig>'
+    )
+    os.environ["FONTCONFIG_FILE"] = str(configuration)
+
+
+def _remove(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +136,19 @@ def _style() -> _Style:
     return _Style(fetcher, fonts, CSS(string=text, base_url="asset:", url_fetcher=fetcher, font_config=fonts))
 
 
+@functools.cache
+def _numbering(language: str) -> Any:
+    from weasyprint import CSS
+
+    return CSS(string=_page_numbers(language))
+
+
+def _page_numbers(language: str) -> str:
+    """Return the style of "Page n of m" in a language."""
+    before, between, after = load_words(language).text("page_of", page="\0", pages="\0").split("\0")
+    return f'@page {{ @bottom-right {{ content: "{before}" counter(page) "{between}" counter(pages) "{after}" }} }}'
+
+
 def _bundled_fetcher() -> Any:
     from weasyprint.urls import URLFetcher, URLFetcherResponse
 
@@ -86,40 +166,3 @@ def _bundled_fetcher() -> Any:
             return URLFetcherResponse(url, allowed[url].read_bytes(), {"Content-Type": "font/ttf"})
 
     return BundledFetcher(allowed_protocols=["data"])
-
-
-def _limit_memory() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-
-
-class PdfWorkers:
-    """Renders in a pool of child processes; one that hangs or dies is replaced."""
-
-    def __init__(self, processes: int) -> None:
-        self._processes = processes
-        self._pool = self._new_pool()
-
-    async def render(self, snapshot: Mapping[str, Any]) -> bytes:
-        """Return the PDF; raises `RenderingFailedError` when the child died or took longer than a minute."""
-        loop = asyncio.get_running_loop()
-        try:
-            return await asyncio.wait_for(loop.run_in_executor(self._pool, render_pdf, snapshot), _TIMEOUT_SECONDS)
-        except (BrokenProcessPool, TimeoutError) as error:
-            self._replace()
-            raise RenderingFailedError(f"rendering died or took too long: {error!r}") from error
-
-    def close(self) -> None:
-        """End the child processes."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _replace(self) -> None:
-        for child in list((self._pool._processes or {}).values()):
-            child.kill()
-        self.close()
-        self._pool = self._new_pool()
-
-    def _new_pool(self) -> ProcessPoolExecutor:
-        # Spawned, not forked: the worker's threads and sockets have no business in the child.
-        return ProcessPoolExecutor(
-            self._processes, mp_context=multiprocessing.get_context("spawn"), initializer=_limit_memory
-        )

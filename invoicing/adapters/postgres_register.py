@@ -1,16 +1,16 @@
-"""Invoices as a whole in PostgreSQL: lists, snapshots and documents, facts."""
+"""Invoices as a whole in PostgreSQL: lists and facts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 from core.calendar import Calendar
 from core.period import parse_month
 from invoicing.domain.which_periods import periods_ending_in
-from invoicing.ports import Document, InvoicedFact, ListedInvoice, StoredSnapshot, ToInvoice
+from invoicing.ports import InvoicedFact, ListedInvoice, ToInvoice
 from rating.domain.cycle import Cycle, Interval, calendar_cycle
 from rating.rate_timeline import period_name
 from runtime.postgres import Pool
@@ -27,10 +27,10 @@ _TENANTS = (
     " WHERE started_at < %(end)s AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s) ORDER BY tenant_id"
 )
 _INVOICES = (
-    "SELECT invoice_id, number, invoices.tenant_id, plan_id, period_start, sequence, status, invoices.currency, total,"
-    " credits_applied, amount_paid, issued_at, due_at, paid_at, location AS document, month"
+    "SELECT invoices.invoice_id, number, invoices.tenant_id, plan_id, period_start, sequence, status,"
+    " invoices.currency, total, credits_applied, amount_paid, issued_at, due_at, paid_at, location AS document, month"
     " FROM invoices JOIN subscriptions USING (subscription_id) JOIN tenants ON tenants.tenant_id = invoices.tenant_id"
-    " LEFT JOIN invoice_documents USING (invoice_id)"
+    " LEFT JOIN invoice_documents AS d ON d.invoice_id = invoices.invoice_id AND d.media_type = 'application/pdf'"
     " CROSS JOIN LATERAL ("
     " SELECT to_char((period_end - interval '1 minute') AT TIME ZONE time_zone, 'YYYY-MM') AS month)"
     " WHERE number IS NOT NULL AND (%(month)s::text IS NULL OR month = %(month)s)"
@@ -56,7 +56,7 @@ _FACTS = (
 
 
 class PostgresRegister:
-    """`InvoiceRegister`, `DocumentRegister` and `InvoicedLines` over a pool."""
+    """`InvoiceRegister` and `InvoicedLines` over a pool."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -89,42 +89,6 @@ class PostgresRegister:
                 (tenant_id,),
             )
             return changed.rowcount == 1
-
-    async def snapshot(self, invoice_id: str) -> StoredSnapshot | None:
-        """Return an invoice's snapshot, None if there is no such invoice."""
-        rows = await self._rows(
-            "SELECT invoice_id, tenant_id, number, snapshot, snapshot_sha256 AS sha256 FROM invoices"
-            " WHERE invoice_id = %s AND number IS NOT NULL",
-            (invoice_id,),
-        )
-        return StoredSnapshot(**rows[0]) if rows else None
-
-    async def document(self, invoice_id: str, media_type: str) -> Document | None:
-        """Return what was rendered before, None if nothing was."""
-        rows = await self._rows(
-            "SELECT invoice_id, media_type, location, sha256, bytes AS size_bytes FROM invoice_documents"
-            " WHERE invoice_id = %s AND media_type = %s",
-            (invoice_id, media_type),
-        )
-        return Document(**rows[0]) if rows else None
-
-    async def put_document(self, document: Document, rendered_at: datetime) -> None:
-        """Record a rendered document, replacing what was recorded before."""
-        async with self._pool.connection() as connection:
-            await connection.execute(
-                "INSERT INTO invoice_documents (invoice_id, media_type, location, sha256, bytes, rendered_at)"
-                " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (invoice_id, media_type) DO UPDATE SET"
-                " location = excluded.location, sha256 = excluded.sha256, bytes = excluded.bytes,"
-                " rendered_at = excluded.rendered_at",
-                (
-                    document.invoice_id,
-                    document.media_type,
-                    document.location,
-                    document.sha256,
-                    document.size_bytes,
-                    rendered_at,
-                ),
-            )
 
     async def facts(self, invoice_id: str) -> list[InvoicedFact]:
         """Return an invoice's lines summed by charge and meter; empty for an unknown invoice."""

@@ -15,6 +15,10 @@ from core.errors import must_hold
 LANGUAGES = ("en", "es", "pt", "de")
 FALLBACK_LANGUAGE = "en"
 INVOICE, CREDIT_NOTE = "invoice", "credit_note"
+# As what a document is handed out: for people, and as an e-invoice in both syntaxes of EN 16931.
+PDF_TYPE, CII_TYPE, UBL_TYPE = "application/pdf", "application/xml;syntax=cii", "application/xml;syntax=ubl"
+# The copy of a void invoice that says so.
+VOID_PDF_TYPE = "application/pdf;mark=void"
 # What is stamped across a document: nothing, or that it asks for no money.
 Mark = Literal["", "draft", "void"]
 _KNOWN_FORMATS = (2, 3)
@@ -39,6 +43,7 @@ def open_snapshot(snapshot: Mapping[str, Any]) -> dict[str, Any]:
         "transfer": None,
         "exchange_rate": None,
         "tax_behavior": "exclusive",
+        "reason": "",
         **snapshot,
         "seller": {"logo": "", "vat_number": "", **snapshot["seller"]},
         "bill_to": {"vat_number": "", **snapshot["bill_to"]},
@@ -73,9 +78,11 @@ def _corrects(snapshot: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _positive(shown: dict[str, Any]) -> dict[str, Any]:
+    rate = shown["exchange_rate"]
     return {
         **shown,
         **{name: _negated(shown[name]) for name in _SIGNED},
+        "exchange_rate": rate and {**rate, "tax": _negated(rate["tax"])},
         "taxes": [{**tax, "base": _negated(tax["base"]), "tax": _negated(tax["tax"])} for tax in shown["taxes"]],
         "groups": [{**group, "lines": [_positive_line(line) for line in group["lines"]]} for group in shown["groups"]],
     }

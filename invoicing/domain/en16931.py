@@ -8,7 +8,7 @@ that lowers has a negative quantity, because prices may not be negative (BR-27).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
@@ -42,11 +42,18 @@ class NoEInvoice:
     reason: str
 
 
-def e_invoice_terms(shown: Mapping[str, Any], notes: Mapping[str, str]) -> Terms | NoEInvoice:
-    """Return the terms of an opened snapshot, or why there are none.
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """What the e-invoice says in the document's language: why a group is not charged, how a credit note works."""
 
-    `notes` are texts in the document's language: by category why no tax is charged, `credit_explained`, `digest`.
-    """
+    tax_note: Callable[[Mapping[str, Any]], str]
+    credit_explained: str
+    coupons: str
+    untaxed: str
+
+
+def e_invoice_terms(shown: Mapping[str, Any], wording: Wording) -> Terms | NoEInvoice:
+    """Return the terms of an opened snapshot, or why there are none."""
     refused = _refuse(shown)
     if refused is not None:
         return refused
@@ -68,8 +75,10 @@ def e_invoice_terms(shown: Mapping[str, Any], notes: Mapping[str, str]) -> Terms
         "BG-3": [_preceding(one, zone) for one in shown["corrects"]],
         "BG-4": _seller(shown["seller"], outside=outside),
         "BG-7": _buyer(shown["bill_to"], outside=outside),
-        "BG-23": [_breakdown(tax, notes) for tax in taxes],
-        "BG-25": [_line(number, line, shown, zone) for number, line in enumerate(lines_of(shown), start=1)],
+        "BG-23": [_breakdown(tax, wording) for tax in taxes],
+        "BG-25": [
+            _line(number, line, shown, zone) for number, line in enumerate(_lines(shown, taxes, wording), start=1)
+        ],
         "BT-106": shown["subtotal"],
         "BT-109": shown["subtotal"],
         "BT-110": shown["tax"],
@@ -80,12 +89,15 @@ def e_invoice_terms(shown: Mapping[str, Any], notes: Mapping[str, str]) -> Terms
         terms["BT-9"] = _day(invoice["due_at"], zone)
         terms |= {"BT-113": _amount(paid, invoice["currency"])} if paid else {}
         terms |= _payment(shown)
-    terms["BT-20"] = notes["credit_explained"] if credit_note else _clean(shown["seller"]["payment_terms"])
+    terms["BT-20"] = wording.credit_explained if credit_note else _clean(shown["seller"]["payment_terms"])
     if shown["annex"]["tables"]:
-        terms["BG-1"] = [{"BT-22": f"{notes['digest']} {shown['annex']['digest']}"}]
+        terms["BG-1"] = [{"BT-22": f"SHA-256: {shown['annex']['digest']}"}]
     if any(tax["category"] == "K" for tax in taxes):
         buyer = shown["bill_to"]
         terms["BG-13"] = {"name": _clean(buyer["name"]), "country_code": buyer["country"]}
+    rate = shown["exchange_rate"]
+    if rate and rate["currency"] != invoice["currency"]:
+        terms |= {"BT-6": rate["currency"], "BT-111": rate["tax"]}
     _check(terms)
     return terms
 
@@ -125,12 +137,32 @@ def _taxes(shown: Mapping[str, Any]) -> list[dict[str, Any]]:
     return list(merged.values())
 
 
-def _breakdown(tax: Mapping[str, Any], notes: Mapping[str, str]) -> Terms:
+def _lines(shown: Mapping[str, Any], taxes: list[dict[str, Any]], wording: Wording) -> list[Mapping[str, Any]]:
+    """Return the lines as e-invoices have them: each with one category and rate.
+
+    A coupon that lowers lines of several rates is one row for people; here it is what each rate's lines lack to the
+    rate's sum.
+    """
+    rows = lines_of(shown)
+    if not shown["taxes"] or all(row.get("tax_category") for row in rows):
+        return rows
+    lines = [row for row in rows if row.get("tax_category")]
+    for tax in taxes:
+        of_rate = (row for row in lines if (row["tax_category"], row["tax_rate"]) == (tax["category"], tax["rate"]))
+        missing = Decimal(tax["base"]) - sum((Decimal(row["net"]) for row in of_rate), Decimal(0))
+        if missing:
+            row = {"description": wording.coupons, "unit": "", "unit_amount": None, "per": 1, "quantity": "1"}
+            net = {"amount": f"{missing:f}", "net": f"{missing:f}"}
+            lines = [*lines, {**row, **net, "tax_category": tax["category"], "tax_rate": tax["rate"]}]
+    return lines
+
+
+def _breakdown(tax: Mapping[str, Any], wording: Wording) -> Terms:
     terms = {"BT-116": tax["base"], "BT-117": tax["tax"], "BT-118": tax["category"]}
     if tax["category"] != _OUTSIDE:
         terms["BT-119"] = tax["rate"]
     if tax["category"] in _NOT_CHARGED:
-        terms["BT-120"] = notes.get(tax["category"]) or _clean(tax["note"])
+        terms["BT-120"] = _clean(wording.tax_note(tax)) or wording.untaxed
         if tax.get("reason_code"):
             terms["BT-121"] = tax["reason_code"]
     return terms

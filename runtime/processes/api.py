@@ -20,6 +20,7 @@ from api.ports import ReadinessCheck
 from catalogues.load_input_forms import load_input_forms
 from core.clock import Clock, SystemClock
 from core.usage_event import IngestLimits
+from invoicing.adapters.object_store import open_documents
 from metering.dead_letters.desk import open_desk
 from metering.usage_desk import open_usage_desk
 from payments.adapters.paypal_certificates import PayPalCertificates, load_roots
@@ -111,7 +112,7 @@ async def open_dependencies(settings: Settings) -> AsyncIterator[Dependencies]:
         stack.push_async_callback(publisher.close)
         quotas = await stack.enter_async_context(open_quota_desk(settings, pool, clock))
         http = await stack.enter_async_context(httpx2.AsyncClient(follow_redirects=False, timeout=2.0))
-        invoices = PostgresInvoices(pool, settings.documents)
+        invoices = PostgresInvoices(pool, open_documents(settings).read)
         dead_letters = await stack.enter_async_context(open_desk(settings, pool))
         usage = await stack.enter_async_context(open_usage_desk(settings))
         costs = await stack.enter_async_context(open_running_costs(settings))

@@ -20,7 +20,7 @@ from invoicing.domain.subscribed import Subscribed
 from invoicing.domain.tax.taxed_lines import Bucket, TaxedBefore
 from invoicing.domain.usage_evidence import HourOfUsage, UsageEvidence
 from invoicing.domain.which_periods import requested_periods
-from invoicing.ports import Document, InvoicedFact, ListedInvoice, StoredSnapshot, ToInvoice
+from invoicing.ports import ListedInvoice, ToInvoice
 from invoicing.settlement_ports import MoneyBack, Payable, Settlement
 from ledger.adapters.memory import MemoryLedger
 from ledger.domain.entry import LedgerEntry
@@ -304,34 +304,3 @@ class MemoryPayable:
 
     async def give_back(self, change: MoneyBack, *, now: datetime) -> None:
         self._settlements.changes[change.kind, change.cause] = change
-
-
-class MemoryDocumentRegister:
-    """`DocumentRegister` and `InvoicedLines`."""
-
-    def __init__(self, *snapshots: StoredSnapshot) -> None:
-        self.snapshots = {snapshot.invoice_id: snapshot for snapshot in snapshots}
-        self.documents: dict[tuple[str, str], Document] = {}
-
-    async def snapshot(self, invoice_id: str) -> StoredSnapshot | None:
-        return self.snapshots.get(invoice_id)
-
-    async def document(self, invoice_id: str, media_type: str) -> Document | None:
-        return self.documents.get((invoice_id, media_type))
-
-    async def put_document(self, document: Document, rendered_at: datetime) -> None:
-        self.documents[document.invoice_id, document.media_type] = document
-
-    async def facts(self, invoice_id: str) -> list[InvoicedFact]:
-        return []
-
-
-class CountingRenderer:
-    """Stands for the PDF workers; counts how often it was asked."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    async def __call__(self, snapshot: Mapping[str, Any]) -> bytes:
-        self.calls += 1
-        return f"%PDF of {snapshot['invoice']['number']}".encode()

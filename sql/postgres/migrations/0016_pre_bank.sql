@@ -68,6 +68,7 @@ CREATE INDEX bank_statement_entries_by_entry ON bank_statement_entries (entry_id
 -- What a person said an entry is for. Only ever added: what is taken back is an allocation of the entry that took it.
 CREATE TABLE bank_allocations (
     allocation_id      text PRIMARY KEY,
+    sequence           bigint GENERATED ALWAYS AS IDENTITY UNIQUE,
     entry_id           text NOT NULL REFERENCES bank_entries,
     kind               text NOT NULL CHECK (kind IN ('invoice', 'credit', 'held', 'return')),
     tenant_id          text REFERENCES tenants,

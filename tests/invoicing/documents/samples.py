@@ -1,4 +1,4 @@
-"""Snapshots of documents as they may be: every tier, language, currency and kind of tax, and names that are hard to print."""
+"""Snapshots of documents as they may be: every tier, language, currency, kind of tax; names that are hard to print."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ TIERS = ("zero", "zero_pay_per_execution", "shared", "lite", "enterprise", "airg
 ARABIC = "شركة الأمل للتجارة والخدمات السحابية ذ.م.م."
 HEBREW = "חברת אור לפיתוח תוכנה בע״מ"
 EMOJI = "Fjord & Söhne 🚀🌊 GmbH 👩‍💻"
-LONG = "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft mit beschränkter Haftung & Co. KG"
+LONG = (
+    "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft mit beschränkter Haftung & Co. KG"
+)
 SELLER: dict[str, Any] = {
     "name": "Meterbook Example GmbH",
     "address": ["Beispielstraße 12", "10115 Berlin"],
@@ -57,6 +59,7 @@ def line(
         "per": per,
         "amount": amount,
         "corrects": corrects,
+        "net": amount,
         "tax_category": category,
         "tax_rate": rate,
         **more,
@@ -112,7 +115,9 @@ def snapshot(
     lines = [one for _, each in shown for one in each]
     taxes = []
     for key in dict.fromkeys((one["tax_category"], one["tax_rate"]) for one in lines):
-        base = sum((Decimal(one["amount"]) for one in lines if (one["tax_category"], one["tax_rate"]) == key), Decimal(0))
+        base = sum(
+            (Decimal(one["amount"]) for one in lines if (one["tax_category"], one["tax_rate"]) == key), Decimal(0)
+        )
         amount = (base * Decimal(key[1]) / 100).quantize(step, rounding="ROUND_HALF_UP")
         taxes.append({"category": key[0], "rate": key[1], "place": place if key[0] == "S" else "", "kind": "vat",
                       "reason_code": "", "note_code": "", "note": "", "base": f"{base:.{places}f}",
@@ -172,7 +177,8 @@ def negative(one: dict[str, Any]) -> dict[str, Any]:
     """A line as a credit note of the books has it."""
     quantity = one["quantity"] if one["quantity"].startswith("-") else f"-{one['quantity']}"
     amount = one["amount"][1:] if one["amount"].startswith("-") else f"-{one['amount']}"
-    return {**one, "quantity": quantity, "amount": amount if Decimal(amount) else amount.lstrip("-")}
+    amount = amount if Decimal(amount) else amount.lstrip("-")
+    return {**one, "quantity": quantity, "amount": amount, "net": amount}
 
 
 def annex() -> dict[str, Any]:
