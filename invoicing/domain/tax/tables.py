@@ -91,6 +91,8 @@ def read_tables(documents: Sequence[tuple[str, object]]) -> tuple[TaxTables, lis
                 kinds[place] = kind
         for country, items in fields.mapping("territories").items():
             below = Fields(items, f"territories.{country}", found)
+            if country in territories:
+                fields.fault(f"territories.{country}", "duplicate_place", f"{country} has parts in another file too")
             if below.flag("postal_code_needed"):
                 needs.add(country)
             territories[country] = _read_territories(country, below)
