@@ -18,9 +18,9 @@ from core.tax_places import EU_MEMBER_STATES, US_STATES
 from invoicing.adapters.tax_tables import load_tax_tables
 from invoicing.domain.tax.tables import read_tables
 from tests.invoicing.tax.taxing import NOVEMBER, tables
+from tests.shared_data import SHARED_DATA
 
-REFERENCE = Path(__file__).parents[4] / "shared" / "data" / "tax"
-needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason="no reference data beside the checkout")
+REFERENCE = SHARED_DATA / "tax"
 # Community data that differ from the law as the tables have it, each with the reason.
 OTHER_IN_REFERENCE = {
     "AR": "6.5 % since 2013-07-01 (amendment 91)",
@@ -46,7 +46,7 @@ def test_every_member_state_and_every_state_has_a_rate() -> None:
     assert all((tables().rate(one, NOVEMBER) or 0) >= 15 for one in EU_MEMBER_STATES)
 
 
-@needs_reference
+@pytest.mark.shared_data
 @pytest.mark.parametrize("country", sorted(EU_MEMBER_STATES))
 def test_standard_rates_are_those_of_the_reference_on_every_day_since_2016(country: str) -> None:
     periods = json.loads((REFERENCE / "eu_vat_rates.json").read_text(), parse_float=Decimal)["items"][country]
@@ -59,7 +59,7 @@ def test_standard_rates_are_those_of_the_reference_on_every_day_since_2016(count
         day += timedelta(days=1)
 
 
-@needs_reference
+@pytest.mark.shared_data
 @pytest.mark.parametrize(
     ("country", "code"),
     [("ES", "35001"), ("ES", "38670"), ("ES", "51001"), ("ES", "52006"), ("DE", "78266"), ("DE", "27498"),
@@ -81,7 +81,7 @@ def test_territories_are_those_of_the_reference(country: str, code: str) -> None
     assert (tables().rate(territory.place, date(2020, 1, 1)) if territory.place else Decimal(0)) == rate
 
 
-@needs_reference
+@pytest.mark.shared_data
 @pytest.mark.parametrize("state", sorted(US_STATES))
 def test_state_rates_are_those_of_the_reference_or_differ_for_a_reason(state: str) -> None:
     states: dict[str, Any] = json.loads(
@@ -95,7 +95,7 @@ def test_state_rates_are_those_of_the_reference_or_differ_for_a_reason(state: st
         assert ours == expected
 
 
-@needs_reference
+@pytest.mark.shared_data
 def test_mexicos_rate_is_that_of_the_reference() -> None:
     rate = json.loads((REFERENCE / "sales_tax_rates.json").read_text(), parse_float=Decimal)["MX"]["rate"]
     assert tables().rate("MX", date(2025, 10, 31)) == rate * 100
@@ -120,8 +120,8 @@ def test_a_file_of_the_same_name_takes_the_place_of_the_shipped_one(tmp_path: Pa
         ('kind: vat\nrates:\n  Germany: {2007-01-01: "19"}\n', "bad.yaml: rates.Germany", "unknown_place"),
         ("kind: vat\nrates:\n  DE: {}\n", "bad.yaml: rates.DE", "missing_field"),
         ('kind: levy\nrates:\n  XX: {2007-01-01: "19"}\n', "bad.yaml: kind", "unknown_kind"),
-        ("territories:\n  SE: {parts: [{name: A}]}\n", "bad.yaml: territories.SE.parts[0].postal_codes", "invalid_text"),
-        ('territories:\n  SE: {parts: [{name: A, place: SE-A, postal_codes: ["1"]}]}\n', "territories.SE", "unknown_rate"),
+        ("territories:\n  X: {parts: [{name: A}]}\n", "bad.yaml: territories.X.parts[0].postal_codes", "invalid_text"),
+        ('territories:\n  X: {parts: [{name: A, place: X-A, postal_codes: ["1"]}]}\n', "territories.X", "unknown_rate"),
         ("territories:\n  DE: {}\n", "eu_territories.yaml: territories.DE", "duplicate_place"),
         ("rate: 19\n", "bad.yaml: rate", "unknown_field"),
     ],
