@@ -53,10 +53,10 @@ async def credit_invoice(
     void), `KeyUsedError`.
     """
     why, now = check_reason(reason), clock.now()
-    cause = ("credit_note", check_key(key))
+    check_key(key)
     async with open_invoice(reference, books) as opened:
         account, standing = opened.account, opened.standing
-        cause = (account.buyer.tenant_id, *cause)
+        cause = (account.buyer.tenant_id, "credit_note", key)
         asked = {"invoice": standing.invoice_id, "reason": why, **wish.as_document()}
         before = await account.issued.lock(derive_id("inv", *cause))
         if before is not None:
