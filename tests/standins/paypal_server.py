@@ -143,9 +143,9 @@ class PayPalStandIn:
         """Let every access token be refused from now on."""
         self._tokens.clear()
 
-    def expire_request_ids(self) -> None:
-        """Forget every PayPal-Request-Id, as after 6 hours or 45 days."""
-        self._keys.clear()
+    def expire_request_ids(self, ending: str = "") -> None:
+        """Forget the PayPal-Request-Ids of calls whose path ends so, as after 6 hours or 45 days."""
+        self._keys = {name: key for name, key in self._keys.items() if not key.path.endswith(ending)}
 
     def _build_app(self) -> web.Application:
         app = web.Application()
