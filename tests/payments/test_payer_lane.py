@@ -67,7 +67,7 @@ async def test_the_payer_gets_one_link_and_pays(lane: Lane, standins: Standins) 
     payment = await lane.waiting()
     assert (await lane.tell(), await lane.tell()) == (1, 0)
     [link] = links(standins)
-    assert payment.provider_reference in link
+    assert (payment.provider_reference or "no reference") in link
     assert standins.ledger() == []
     standins.authenticate(payment.provider_reference or "")
     await lane.desk.catch_up()
@@ -138,7 +138,7 @@ async def test_an_outage_delays_the_link_and_sends_it_once(broken: str, lane: La
     assert await lane.tell() == 0
     assert await lane.tell() == 1
     [link] = links(standins)
-    assert payment.provider_reference in link
+    assert (payment.provider_reference or "no reference") in link
 
 
 async def test_without_a_return_address_nobody_is_sent_anywhere(
