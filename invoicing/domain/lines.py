@@ -255,7 +255,8 @@ def _less(line: Line, before: Billed) -> list[Line]:
         amount=line.amount - was.amount,
         corrects_invoice=before.invoice_id,
         evidence=evidence,
-        treatment=None,
+        # Where only the quantity moved nothing is supplied anew.
+        treatment=was.treatment if line.amount == was.amount else None,
         tax_amount=_ZERO,
     )
     left = was.amount + before.adjusted
