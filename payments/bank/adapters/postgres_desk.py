@@ -84,7 +84,7 @@ _GIVEN = """
 SELECT a.*, i.number, coalesce((
     SELECT sum(b.amount) FROM bank_allocations b WHERE b.returned_id = a.allocation_id), 0) AS returned
 FROM bank_allocations a LEFT JOIN payments p USING (payment_id) LEFT JOIN invoices i ON i.invoice_id = p.invoice_id
-WHERE a.entry_id = %s ORDER BY a.confirmed_at, i.number, a.allocation_id
+WHERE a.entry_id = %s ORDER BY a.sequence
 """
 _ADD_ALLOCATION = """
 INSERT INTO bank_allocations (allocation_id, entry_id, kind, tenant_id, amount, fee, payment_id, grant_id, returned_id,

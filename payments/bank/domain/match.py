@@ -156,7 +156,10 @@ def propose(
     """
     must_hold(incoming.left > 0, f"{incoming.entry_id} has nothing left")
     text = " ".join((incoming.remittance, *incoming.references))
-    same = [each for each in invoices if each.currency == incoming.currency]
+    # The oldest first, so that the order in which they were read changes nothing.
+    same = sorted(
+        (each for each in invoices if each.currency == incoming.currency), key=lambda each: (each.due_on, each.number)
+    )
     account = compact(incoming.counterparty_account)
     seen = (payers or {}).get(account, frozenset()) if account else frozenset()
     known = _Known(incoming, text, compact(text), seen)
@@ -231,7 +234,7 @@ def _named(
         )
         for index, (invoice, how) in enumerate(named)
     ]
-    meant = sorted((invoice for invoice, _ in named), key=lambda each: (each.due_on, each.number))
+    meant = [invoice for invoice, _ in named]
     tenants = tuple(dict.fromkeys(invoice.tenant_id for invoice in meant))
     if len(tenants) > 1:
         reasons.append(Reason("several_tenants", f"they are invoices of {len(tenants)} tenants", -10))
@@ -246,8 +249,8 @@ def _named(
     if more > 0 and len(tenants) == 1:
         # "000041 to 000043": the first is named, the others are meant.
         names = {each.invoice_id for each in meant}
-        others = [each for each in invoices if each.tenant_id == tenants[0] and each.open_amount > 0]
-        others = sorted((each for each in others if each.invoice_id not in names), key=lambda each: each.due_on)
+        own = [each for each in invoices if each.tenant_id == tenants[0] and each.open_amount > 0]
+        others = [each for each in own if each.invoice_id not in names]
         for chosen in _sums_to(others[:_INVOICES_MAX], more)[:1]:
             text = f"with {', '.join(each.number for each in chosen)}, which nobody named, it is to the cent"
             proposals.append(_spread(known, [*opened, *chosen], [*reasons, Reason("unnamed", text, -10)], rules))
@@ -281,7 +284,6 @@ def _by_amount(known: _Known, invoices: Sequence[OpenInvoice], rules: Rules) -> 
     for own in by_tenant.values():
         if not _is_payer(known, own[0]):
             continue
-        own.sort(key=lambda each: (each.due_on, each.number))
         for chosen in _sums_to(own[:_INVOICES_MAX], left):
             if len(chosen) > 1:
                 add(chosen, [])

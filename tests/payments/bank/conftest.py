@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,10 +15,10 @@ from tests.payments.bank.scene import Scene
 
 
 @pytest.fixture(scope="module")
-def settings(stack: Any) -> Iterator[Settings]:
+def settings(stack: Any) -> Settings:
     found = load_settings(home=stack.home)
     migrate(found)
-    yield found
+    return found
 
 
 @pytest.fixture

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -29,6 +28,7 @@ from runtime.postgres import Pool
 from tests.payments.bank.write_statements import TheStatement, Told, write_mt940
 
 D = Decimal
+OPENING = D("1000.00")
 _numbers = itertools.count(1)
 
 
@@ -40,7 +40,7 @@ class Scene:
     clock: ManualClock = field(init=False)
     account: BankAccount = field(init=False)
     statements: int = 0
-    balance: Decimal = D("1000.00")
+    balance: Decimal = OPENING
     day: date = date(2026, 10, 5)
     tenants: list[str] = field(default_factory=list)
 
@@ -69,8 +69,8 @@ class Scene:
         number = f"T{uuid4().hex[:8].upper()}-2026-{next(_numbers):06d}"
         async with self.pool.connection() as connection:
             await connection.execute(
-                "INSERT INTO invoices (invoice_id, tenant_id, origin, period_start, period_end, sequence, status, number,"
-                " currency, subtotal, total, issued_at, due_at, snapshot, snapshot_sha256, engine_version)"
+                "INSERT INTO invoices (invoice_id, tenant_id, origin, period_start, period_end, sequence, status,"
+                " number, currency, subtotal, total, issued_at, due_at, snapshot, snapshot_sha256, engine_version)"
                 " VALUES (%s, %s, 'one_time', %s, %s, 1, 'finalized', %s, %s, %s, %s, %s, %s, %s, 'x', 'test')",
                 (
                     f"inv_{uuid4().hex}", tenant, datetime(2026, 9, 1, tzinfo=UTC), datetime(2026, 10, 1, tzinfo=UTC),
@@ -97,7 +97,13 @@ class Scene:
     async def bring(self, content: bytes, **how: Any) -> list[Imported]:
         statements = read_statements(content, file="statement.sta", **how)
         return await import_statements(
-            content, statements, file="statement.sta", accounts=[self.account], desk=self.desk, clock=self.clock, by="ada"
+            content,
+            statements,
+            file="statement.sta",
+            accounts=[self.account],
+            desk=self.desk,
+            clock=self.clock,
+            by="ada",
         )
 
     async def receive(self, *entries: Told) -> list[str]:
@@ -140,8 +146,8 @@ class Scene:
         settlements = PostgresSettlements(self.pool)
         for _ in range(2):
             rows = await self.rows(
-                "SELECT topic, payload FROM outbox WHERE key = ANY(%s) AND topic IN ('payment.settled', 'payment.refunded')"
-                " ORDER BY outbox_id",
+                "SELECT topic, payload FROM outbox WHERE key = ANY(%s)"
+                " AND topic IN ('payment.settled', 'payment.refunded') ORDER BY outbox_id",
                 self.tenants,
             )
             for row in rows:
@@ -174,7 +180,8 @@ class Scene:
     async def ledger(self, tenant: str | None = None) -> dict[str, Decimal]:
         """Return debits less credits of this scene by account: of a tenant, or of money that is nobody's yet."""
         rows = await self.rows(
-            "SELECT account, sum(debit) - sum(credit) AS net FROM ledger_postings WHERE tenant_id = %s GROUP BY account",
+            "SELECT account, sum(debit) - sum(credit) AS net FROM ledger_postings WHERE tenant_id = %s"
+            " GROUP BY account",
             tenant,
         )
         return {row["account"]: row["net"] for row in rows if row["net"]}
@@ -205,9 +212,7 @@ class Scene:
         (waiting,) = await self.rows(
             "SELECT coalesce(sum(amount - allocated), 0) AS open FROM bank_entries WHERE amount > 0"
         )
-        (held,) = await self.rows(
-            "SELECT coalesce(sum(amount), 0) AS held FROM bank_allocations WHERE kind = 'held'"
-        )
+        (held,) = await self.rows("SELECT coalesce(sum(amount), 0) AS held FROM bank_allocations WHERE kind = 'held'")
         (gone,) = await self.rows(
             "SELECT coalesce(sum(back.amount), 0) AS gone FROM bank_allocations back JOIN bank_allocations was"
             " ON was.allocation_id = back.returned_id WHERE was.kind = 'held'"
@@ -217,7 +222,3 @@ class Scene:
     async def rows(self, query: str, *arguments: Any) -> list[dict[str, Any]]:
         async with self.pool.connection() as connection:
             return await (await connection.execute(query.encode(), arguments)).fetchall()
-
-
-def same_day(statement: TheStatement, entries: Sequence[Told]) -> TheStatement:
-    return replace(statement, entries=entries)

@@ -13,18 +13,21 @@ from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from core.creditor_reference import creditor_reference
-from core.errors import ConflictError, InvalidInputError, MeterbookError, NotFoundError
+from core.errors import InvalidInputError, MeterbookError, NotFoundError
+from core.read_yaml import read_yaml
 from payments.bank.confirm_match import AlreadyConfirmedError, ChargeUnderWayError, EntryRejectedError
 from payments.bank.confirm_return import CreditUsedError
-from payments.bank.domain.csv_profile import CsvProfile
+from payments.bank.domain.csv_profile import CsvProfile, read_profile
 from payments.bank.domain.match import Fit
 from payments.bank.import_statement import StatementChangedError
 from payments.bank.propose_matches import confirm_exact
 from payments.bank.reject_entry import PartlyConfirmedError, reject_entry, reopen_entry
 from rating.adapters.postgres_credits import PostgresCreditLedger
+from rating.domain.credit import EntryKind
 from tests.payments.bank.scene import Scene
 from tests.payments.bank.test_readers import GERMAN
 from tests.payments.bank.write_statements import Told, write_camt, write_csv, write_mt940
@@ -202,8 +205,6 @@ async def test_credit_that_was_drawn_cannot_be_taken_back(scene: Scene) -> None:
         ledger = PostgresCreditLedger(connection)
         credit = await ledger.lock_credit(grant)
         assert credit is not None
-        from rating.domain.credit import EntryKind
-
         await ledger.enter(credit.grant, EntryKind.DRAWN, D("-0.01"), at=scene.clock.now(), reference="inv_1")
     with pytest.raises(CreditUsedError):
         await scene.give_back(back, entry)
@@ -211,19 +212,22 @@ async def test_credit_that_was_drawn_cannot_be_taken_back(scene: Scene) -> None:
 
 
 async def test_foreign_currency_is_refused(scene: Scene) -> None:
-    number = await scene.invoice(await scene.tenant(), "100.00", currency="USD")
-    (entry,) = await scene.receive(scene.told("100.00", number))
+    number = await scene.invoice(await scene.tenant(), "123.45", currency="USD")
+    (entry,) = await scene.receive(scene.told("123.45", number, payer="Nobody"))
     # Named, and to the amount, but in another currency.
     assert (await scene.proposals(entry)).proposals == ()
     assert await code_of(scene.confirm(entry, number)) == "wrong_currency"
-    dollars = replace(scene.statement(scene.told("100.00", number)), currency="USD")
+    dollars = replace(scene.statement(scene.told("123.45", number)), currency="USD")
     assert await code_of(scene.bring(write_mt940(dollars))) == "wrong_currency"
     other = replace(dollars, account="37040044/1", currency="EUR")
     assert await code_of(scene.bring(write_camt(other))) == "unknown_account"
 
 
 async def test_a_cut_file_leaves_nothing_behind(scene: Scene) -> None:
-    whole = [scene.statement(scene.told("10.00", "a"), scene.told("20.00", "b")), scene.statement(scene.told("5.00", "c"))]
+    whole = [
+        scene.statement(scene.told("10.00", "a"), scene.told("20.00", "b")),
+        scene.statement(scene.told("5.00", "c")),
+    ]
     content = write_mt940(*whole)
     # Cut in the second statement: the first, which is whole, is not taken either.
     assert await code_of(scene.bring(content[: content.rindex(b":62F:")])) == "cut_file"
@@ -385,8 +389,8 @@ async def test_an_invoice_that_is_being_charged_waits(scene: Scene) -> None:
     async with scene.pool.connection() as connection:
         await connection.execute(
             "INSERT INTO payments (payment_id, invoice_id, tenant_id, attempt, provider, amount, currency, status,"
-            " created_at, updated_at) SELECT %s, invoice_id, tenant_id, 1, 'stripe', 10, 'EUR', 'processing', now(), now()"
-            " FROM invoices WHERE number = %s",
+            " created_at, updated_at) SELECT %s, invoice_id, tenant_id, 1, 'stripe', 10, 'EUR', 'processing', now(),"
+            " now() FROM invoices WHERE number = %s",
             (f"pay_{number}", number),
         )
     with pytest.raises(ChargeUnderWayError):
@@ -401,7 +405,10 @@ async def test_what_leaves_no_doubt_may_confirm_itself(scene: Scene) -> None:
     tenant = await scene.tenant()
     sure, short, unnamed = [await scene.invoice(tenant, amount) for amount in ("10.00", "20.00", "31.00")]
     entries = await scene.receive(
-        scene.told("10.00", sure), scene.told("10.00", f"again {sure}"), scene.told("19.00", short), scene.told("31.00", "x")
+        scene.told("10.00", sure),
+        scene.told("10.00", f"again {sure}"),
+        scene.told("19.00", short),
+        scene.told("31.00", "x"),
     )
     done = await confirm_exact(desk=scene.desk, clock=scene.clock, tolerances={"EUR": D(5)}, only=set(entries))
     # Of the two that name the first invoice one pays it; the other waits for a person, as do 19.00 and 31.00.
@@ -433,23 +440,13 @@ async def test_the_store_guards_what_was_decided(scene: Scene, statement: str) -
     number = await scene.invoice(await scene.tenant(), "10.00")
     (entry,) = await scene.receive(scene.told("10.00", number))
     await scene.confirm(entry, number)
-    import psycopg
-
     with pytest.raises(psycopg.Error):
         async with scene.pool.connection() as connection, connection.transaction():
             await connection.execute(statement.encode())
 
 
 def test_the_shipped_profiles_are_well_formed() -> None:
-    from core.read_yaml import read_yaml
-    from payments.bank.domain.csv_profile import read_profile
-
     files = sorted((Path(__file__).parents[3] / "payments" / "bank" / "profiles").glob("*.yaml"))
     assert len(files) >= 2
     for file in files:
         assert read_profile(read_yaml(file.read_bytes(), file.name)[0], file.name).name == file.stem
-
-
-def test_conflicts_are_conflicts() -> None:
-    for error in (AlreadyConfirmedError, EntryRejectedError, ChargeUnderWayError, CreditUsedError, PartlyConfirmedError):
-        assert issubclass(error, ConflictError)

@@ -10,6 +10,7 @@ from xml.sax.saxutils import escape
 
 D = Decimal
 IBAN = "DE89370400440532013000"
+OPENING = D("1000.00")
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class TheStatement:
     """One statement as the bank knows it; amounts are signed, money that came in is positive."""
 
     entries: Sequence[Told]
-    opening: Decimal = D("1000.00")
+    opening: Decimal = OPENING
     opened_on: date = date(2026, 10, 1)
     closed_on: date = date(2026, 10, 31)
     account: str = IBAN
