@@ -1,4 +1,4 @@
-"""`meterbook invoice`: run the batch, list invoices, release a parked account."""
+"""`meterbook invoice`: run the batch, list invoices, release a parked account; the rest is in `life_commands`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from invoicing.adapters.kafka import KafkaRequests, KafkaUsageProgress
 from invoicing.adapters.postgres_books import PostgresBooks
 from invoicing.adapters.postgres_register import PostgresRegister
 from invoicing.domain.snapshot import money_text
+from invoicing.life_commands import register as register_life
 from invoicing.load_terms import load_terms
 from invoicing.ports import ListedInvoice
 from invoicing.preview_invoice import Preview, Wish, preview_invoice
@@ -32,6 +33,7 @@ from runtime.settings import Settings, load_settings
 app = typer.Typer(help="Invoices: ask for them, look at them.", no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 T = TypeVar("T")
+register_life(app)
 _LOOK_AGAIN_SECONDS = 0.5
 
 
@@ -186,6 +188,7 @@ def _as_document(invoice: ListedInvoice) -> dict[str, Any]:
     return {
         "invoice_id": invoice.invoice_id,
         "number": invoice.number,
+        "kind": invoice.kind,
         "tenant_id": invoice.tenant_id,
         "plan_id": invoice.plan_id,
         "period": invoice.month,
@@ -194,7 +197,7 @@ def _as_document(invoice: ListedInvoice) -> dict[str, Any]:
         "currency": invoice.currency,
         "total": money_text(invoice.total, invoice.currency),
         "credits_applied": money_text(invoice.credits_applied, invoice.currency),
-        "amount_due": money_text(invoice.total - invoice.credits_applied, invoice.currency),
+        "amount_due": money_text(invoice.amount_due, invoice.currency),
         "amount_paid": money_text(invoice.amount_paid, invoice.currency),
         "issued_at": format_instant(invoice.issued_at),
         "due_at": format_instant(invoice.due_at),

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+import psycopg
+import structlog
+from psycopg_pool import PoolTimeout
+
 from core.clock import Clock, SystemClock
-from core.errors import Fault, InvalidInputError
+from core.errors import Fault, InvalidInputError, UnavailableError
 from core.messages import (
     InvoiceFinalized,
+    InvoiceVoided,
     InvoicingRequest,
     PaymentDisputed,
     PaymentRefunded,
@@ -16,6 +21,7 @@ from core.messages import (
 )
 from core.topics import (
     INVOICE_FINALIZED,
+    INVOICE_VOIDED,
     INVOICING_REQUESTS,
     PAYMENT_DISPUTED,
     PAYMENT_REFUNDED,
@@ -24,8 +30,10 @@ from core.topics import (
 )
 from invoicing.adapters.clickhouse import ClickHouseUsage
 from invoicing.adapters.postgres_books import PostgresBooks
+from invoicing.adapters.postgres_issued import PostgresDrafts
 from invoicing.adapters.postgres_register import PostgresRegister
 from invoicing.adapters.postgres_settlements import PostgresSettlements
+from invoicing.finalize_drafts import finalize_drafts
 from invoicing.invoice_period import invoice_period
 from invoicing.load_terms import load_terms
 from invoicing.record_money_back import record_dispute, record_refund
@@ -38,6 +46,8 @@ from runtime.topic_consumer import Handler, TopicConsumer
 REQUESTS_GROUP = "meterbook-invoicing"
 SETTLEMENTS_GROUP = "meterbook-settlements"
 FACTS_GROUP = "meterbook-invoiced-facts"
+_DRAFTS_SECONDS = 60.0
+log = structlog.get_logger()
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
@@ -81,20 +91,56 @@ async def run_settlements(settings: Settings, stop: asyncio.Event) -> None:
 
 
 async def run_invoiced_facts(settings: Settings, stop: asyncio.Event) -> None:
-    """Copy the lines of finalized invoices to ClickHouse until `stop` is set; rows replace, so twice is once."""
+    """Copy the lines of documents to ClickHouse until `stop` is set, those of void ones as nothing.
+
+    Rows replace each other, so twice is once.
+    """
     facts = ClickHouseUsage(settings)
     async with create_pool(settings, max_size=2) as pool:
         register = PostgresRegister(pool)
 
-        async def handle(raw: bytes | None) -> None:
-            announced = decode_message(raw, InvoiceFinalized)
-            found = await register.facts(announced.invoice_id)
+        async def copy(invoice_id: str) -> None:
+            found = await register.facts(invoice_id)
             if not found:
-                reason = f"no lines of an invoice {announced.invoice_id!r}"
-                raise InvalidInputError([Fault("unknown_invoice", reason, "invoice_id")])
+                raise InvalidInputError(
+                    [Fault("unknown_invoice", f"no lines of an invoice {invoice_id!r}", "invoice_id")]
+                )
             await facts.put(found)
 
+        async def finalized(raw: bytes | None) -> None:
+            await copy(decode_message(raw, InvoiceFinalized).invoice_id)
+
+        async def voided(raw: bytes | None) -> None:
+            await copy(decode_message(raw, InvoiceVoided).invoice_id)
+
         try:
-            await TopicConsumer(settings, INVOICE_FINALIZED, FACTS_GROUP, handle).run(stop)
+            async with asyncio.TaskGroup() as tasks:
+                for topic, handle in ((INVOICE_FINALIZED, finalized), (INVOICE_VOIDED, voided)):
+                    tasks.create_task(TopicConsumer(settings, topic, FACTS_GROUP, handle).run(stop))
         finally:
             await facts.close()
+
+
+async def run_drafts(settings: Settings, stop: asyncio.Event) -> None:
+    """Finalize drafts whose grace is over, every minute, until `stop` is set; several may run."""
+    terms = load_terms(settings)
+    usage, clock = ClickHouseUsage(settings), SystemClock()
+    async with create_pool(settings, max_size=2) as pool:
+        drafts, books = PostgresDrafts(pool), PostgresBooks(pool)
+        try:
+            while not stop.is_set():
+                try:
+                    await finalize_drafts(drafts=drafts, books=books, usage=usage, terms=terms, clock=clock)
+                except (psycopg.OperationalError, PoolTimeout, UnavailableError, OSError) as error:
+                    # Nothing is lost by waiting: a draft stays what it is until it is final.
+                    log.warning("drafts.waiting", error=str(error), retry_in_seconds=_DRAFTS_SECONDS)
+                await _sleep_unless(stop, _DRAFTS_SECONDS)
+        finally:
+            await usage.close()
+
+
+async def _sleep_unless(stop: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(stop.wait(), seconds)
+    except TimeoutError:
+        return

@@ -28,7 +28,7 @@ from invoicing.issue_document import Heading, issue_credit_note, issue_invoice, 
 from invoicing.ports import Account, Books, UsageReader
 from invoicing.propose_invoice import ProposedInvoice, propose_invoice, shown_period
 from invoicing.propose_lines import Proposal
-from invoicing.terms import Terms as Terms
+from invoicing.terms import Terms
 from rating.domain.timeline import Held, Timeline
 from rating.rate_timeline import PlanOf
 
@@ -48,13 +48,19 @@ class Target:
 
 
 async def invoice_period(
-    request: InvoicingRequest, *, books: Books, usage: UsageReader, terms: Terms, clock: Clock
+    request: InvoicingRequest,
+    *,
+    books: Books,
+    usage: UsageReader,
+    terms: Terms,
+    clock: Clock,
+    is_final: bool = False,
 ) -> list[Invoice]:
     """Return the documents this request gave rise to; none when nothing new is owed, or a grace is not over yet.
 
-    Where less is owed than was billed that is a credit note. Raises `InvalidInputError` (`invalid_period`,
-    `period_not_over`, `unknown_tenant`). A parked account is skipped. An account whose figures make no sense (a broken
-    invariant) is parked.
+    `is_final` waits for no grace. Where less is owed than was billed that is a credit note. Raises `InvalidInputError`
+    (`invalid_period`, `period_not_over`, `unknown_tenant`). A parked account is skipped. An account whose figures make
+    no sense (a broken invariant) is parked.
     """
     asked, now = read_request(request.period), clock.now()
     try:
@@ -66,7 +72,7 @@ async def invoice_period(
                 log.warning("account.skipped", tenant=request.tenant_id, parked=account.buyer.parked_reason)
                 _INVOICES.labels("skipped").inc()
                 return []
-            invoices = await bill_targets(account, targets, usage, terms, now)
+            invoices = await bill_targets(account, targets, usage, terms, now, is_final=is_final)
     except BrokenInvariantError as broken:
         await park_account(books, request.tenant_id, broken, now, period=request.period)
         return []

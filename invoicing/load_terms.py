@@ -6,7 +6,7 @@ from invoicing.adapters.ecb_rates import load_exchange_rates
 from invoicing.adapters.seller_file import load_seller
 from invoicing.adapters.tax_service import HttpTaxService
 from invoicing.adapters.tax_tables import load_tax_tables
-from invoicing.invoice_period import Terms
+from invoicing.terms import Terms
 from runtime.settings import Settings
 
 
@@ -20,4 +20,5 @@ def load_terms(settings: Settings) -> Terms:
         tables=load_tax_tables(settings.tax_tables_dir),
         exchange=load_exchange_rates(settings.exchange_rates_file),
         tax_service=service,
+        grace_hours=settings.invoice_grace_hours,
     )

@@ -45,6 +45,8 @@ class ListedInvoice:
     document: str | None
     credits_applied: Decimal = Decimal(0)
     month: str = ""
+    kind: str = "invoice"
+    amount_due: Decimal = Decimal(0)
 
 
 class Account(Protocol):

@@ -7,6 +7,8 @@ An engine's URL that is not set means the embedded stack's: its addresses are re
 from __future__ import annotations
 
 import json
+import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit, urlunsplit
@@ -112,6 +114,8 @@ class Settings(BaseSettings):
     render_processes: int = Field(1, ge=1, le=64)
     seller_file: Path | None = None
     invoice_due_days: int = Field(15, ge=0, le=180)
+    # How long an invoice stays a draft, so that late usage is on it.
+    invoice_grace_hours: int = Field(0, ge=0, le=720)
     # Tax tables that take the place of the shipped ones of the same name, and the ECB's file of exchange rates.
     tax_tables_dir: Path | None = None
     exchange_rates_file: Path | None = None
@@ -127,6 +131,10 @@ class Settings(BaseSettings):
     # Where a payer's browser ends up after 3-D Secure or approval, and how long a payment waits for its payer.
     payment_return_url: str | None = None
     payment_action_hours: int = Field(72, ge=1, le=720)
+    # What bank fees may take of a transfer for a person to let us bear them, by currency: EUR:10,USD:25.
+    wire_fee_tolerance: Annotated[dict[str, Decimal], NoDecode] = Field(default_factory=dict)
+    # Whether an entry that names its invoices and pays them to the cent confirms itself; otherwise a person does.
+    wire_confirm_exact: bool = False
     # Schedules of dunning in place of the shipped ones (docs/dunning.md).
     dunning_file: Path | None = None
     payment_email_from: str = "Meterbook <billing@meterbook.invalid>"
@@ -168,6 +176,19 @@ class Settings(BaseSettings):
         if not value or any(percent < 1 or percent > 1_000 for percent in value):
             raise ValueError("expected percentages from 1 to 1000, such as 80,100")
         return tuple(sorted(set(value)))
+
+    @field_validator("wire_fee_tolerance", mode="before")
+    @classmethod
+    def _read_tolerances(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        found = {}
+        for part in value.split(","):
+            currency, _, amount = part.strip().partition(":")
+            if not re.fullmatch(r"[A-Z]{3}", currency) or not re.fullmatch(r"\d{1,6}(\.\d{1,4})?", amount):
+                raise ValueError("expected amounts by currency, such as EUR:10,USD:25")
+            found[currency] = amount
+        return found
 
     @field_validator("kafka_url")
     @classmethod

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from core.calendar import Calendar
-from core.period import parse_month
+from core.period import format_instant, parse_month
 from invoicing.domain.which_periods import periods_ending_in
 from invoicing.ports import InvoicedFact, ListedInvoice, ToInvoice
 from rating.domain.cycle import Cycle, Interval, calendar_cycle
@@ -27,9 +27,11 @@ _TENANTS = (
     " WHERE started_at < %(end)s AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s) ORDER BY tenant_id"
 )
 _INVOICES = (
-    "SELECT invoices.invoice_id, number, invoices.tenant_id, plan_id, period_start, sequence, status,"
-    " invoices.currency, total, credits_applied, amount_paid, issued_at, due_at, paid_at, location AS document, month"
-    " FROM invoices JOIN subscriptions USING (subscription_id) JOIN tenants ON tenants.tenant_id = invoices.tenant_id"
+    "SELECT invoices.invoice_id, number, invoices.tenant_id, coalesce(plan_id, '') AS plan_id, period_start, sequence,"
+    " status, invoices.currency, total, credits_applied, amount_paid, issued_at, due_at, paid_at, location AS document,"
+    " month, invoices.kind, amount_due"
+    " FROM invoices LEFT JOIN subscriptions USING (subscription_id)"
+    " JOIN tenants ON tenants.tenant_id = invoices.tenant_id"
     " LEFT JOIN invoice_documents AS d ON d.invoice_id = invoices.invoice_id AND d.media_type = 'application/pdf'"
     " CROSS JOIN LATERAL ("
     " SELECT to_char((period_end - interval '1 minute') AT TIME ZONE time_zone, 'YYYY-MM') AS month)"
@@ -37,22 +39,25 @@ _INVOICES = (
     " AND (%(tenant)s::text IS NULL OR invoices.tenant_id = %(tenant)s) ORDER BY number"
 )
 # Lines are summed by plan version, charge, meter and billing period: that is the grain dashboards keep. What was taken
-# off a charge lowers its amount; a quantity it has none.
+# off a charge lowers its amount; a quantity it has none. One-time items are of no plan and settle their tenant's month.
 _FACTS = (
     "SELECT invoice.tenant_id, coalesce(settles, invoice.period_start) AS settled, invoice.invoice_id, charge_id,"
-    " coalesce(evidence -> 'plan' ->> 'id', subscription.plan_id) AS plan_id,"
-    " coalesce(evidence -> 'plan' ->> 'version', subscription.plan_version::text) AS plan_version,"
+    " coalesce(evidence -> 'plan' ->> 'id', subscription.plan_id, '') AS plan_id,"
+    " coalesce(evidence -> 'plan' ->> 'version', subscription.plan_version::text, '0') AS plan_version, status,"
     " coalesce(meter_id, '') AS meter_id,"
     " sum(line.quantity) FILTER (WHERE line.kind NOT IN ('coupon', 'discount', 'maximum', 'true_up')) AS quantity,"
     " sum(line.amount) AS amount, invoice.currency, issued_at, sequence, time_zone, billing_anchor_day,"
-    " billing_interval, anchor, started_at"
-    " FROM invoices AS invoice JOIN subscriptions AS subscription USING (subscription_id)"
-    " JOIN tenants ON tenants.tenant_id = invoice.tenant_id"
+    " coalesce(billing_interval, 'month') AS billing_interval, anchor, coalesce(started_at, issued_at) AS started_at"
+    " FROM invoices AS invoice JOIN tenants ON tenants.tenant_id = invoice.tenant_id"
     " JOIN invoice_lines AS line ON line.invoice_id = invoice.invoice_id"
+    " LEFT JOIN subscriptions AS subscription"
+    " ON subscription.subscription_id = coalesce(line.subscription_id, invoice.subscription_id)"
     " WHERE invoice.invoice_id = %s AND number IS NOT NULL"
     " GROUP BY invoice.invoice_id, subscription.subscription_id, tenants.tenant_id, settled, 5, 6, charge_id, meter_id"
     " ORDER BY settled, charge_id, meter_id"
 )
+# More than any sequence of a billing period.
+VOIDED = 1_000_000
 
 
 class PostgresRegister:
@@ -90,6 +95,12 @@ class PostgresRegister:
             )
             return changed.rowcount == 1
 
+    async def parked(self) -> list[tuple[str, str, str]]:
+        """Return the parked accounts with since when and why, the longest first."""
+        query = "SELECT tenant_id, parked_at, parked_reason FROM tenants WHERE parked_at IS NOT NULL ORDER BY parked_at"
+        rows = await self._rows(query, ())
+        return [(row["tenant_id"], format_instant(row["parked_at"]), row["parked_reason"]) for row in rows]
+
     async def facts(self, invoice_id: str) -> list[InvoicedFact]:
         """Return an invoice's lines summed by charge and meter; empty for an unknown invoice."""
         return [_fact(row) for row in await self._rows(_FACTS, (invoice_id,))]
@@ -112,5 +123,8 @@ def _fact(row: dict[str, Any]) -> InvoicedFact:
         del row[name]
     row["period"] = period_name(cycle, cycle.period_at(row.pop("settled")))
     row["quantity"] = row["quantity"] or Decimal(0)
+    if row.pop("status") == "void":
+        # Counts as never billed: a newer version of the same rows, whichever of both announcements is read last.
+        row |= {"quantity": Decimal(0), "amount": Decimal(0), "sequence": row["sequence"] + VOIDED}
     row["holding"] = f"{row['plan_id']}@{row.pop('plan_version')}"
     return InvoicedFact(**row)

@@ -140,7 +140,9 @@ def _apply(standing: Standing, value: Decimal) -> Application:
     is_open = _ZERO if standing.in_flight else standing.amount_open
     coming = standing.amount_open - is_open
     amount = min(value, is_open)
-    granted = min(value - amount, standing.amount_paid + coming - standing.credit_granted)
+    # Below nothing where a payment failed whose end was given back already: that much stays open.
+    paid = max(_ZERO, standing.amount_paid + coming - standing.credit_granted)
+    granted = min(value - amount, paid)
     returned = value - amount - granted
     drawn = standing.credits_applied - standing.credits_returned
     must_hold(

@@ -38,6 +38,7 @@ CONSUMERS: dict[str, tuple[str, str]] = {
     "settlements": ("invoicing.consumer", "run_settlements"),
     "invoiced-facts": ("invoicing.consumer", "run_invoiced_facts"),
     "vat-numbers": ("invoicing.vat_worker", "run"),
+    "drafts": ("invoicing.consumer", "run_drafts"),
     "renderer": ("invoicing.renderer", "run"),
     "outbox": ("runtime.processes.consumers", "run_outbox"),
     "payments": ("payments.consumer", "run"),
@@ -62,6 +63,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "paypal",
         "credits",
         "vat-numbers",
+        "drafts",
     ),
 }
 

@@ -46,6 +46,12 @@ class Stage(Scene):
         standing = self.standing(invoice)
         standings[standing.invoice_id] = replace(standing, in_flight=True)
 
+    def land(self, invoice: Invoice | Standing) -> None:
+        """Let the payment that was under way fail."""
+        standings = self.books.state.issued.standings
+        standing = self.standing(invoice)
+        standings[standing.invoice_id] = replace(standing, in_flight=False)
+
     async def credit(
         self, invoice: Invoice | Standing, amount: str | None = None, *, key: str | None = None, **lines: str | None
     ) -> Standing:

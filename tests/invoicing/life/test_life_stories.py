@@ -242,6 +242,20 @@ async def test_what_a_payment_under_way_asks_for_is_not_lowered(stage: Stage) ->
     await nothing_new(stage)
 
 
+async def test_a_payment_that_never_came_leaves_open_what_was_given_back_for_it(stage: Stage) -> None:
+    invoice = await october(stage)
+    stage.fly(invoice)
+    await stage.credit(invoice, "20.00")
+    assert stage.left_of_credits == Decimal("20.00")
+    stage.land(invoice)
+    await stage.credit(invoice, "35.00")
+    # 55.00 are given back: 20.00 as a credit that nobody paid for, so 20.00 stay open.
+    assert (stage.standing(invoice).amount_open, stage.left_of_credits) == (Decimal("20.00"), Decimal("20.00"))
+    with pytest.raises(InvalidInputError, match="nothing_left"):
+        await stage.credit(invoice, "0.01")
+    await nothing_new(stage)
+
+
 async def test_an_invoice_is_written_off_and_stays_billed(stage: Stage) -> None:
     invoice = await october(stage)
     stage.pay(invoice, "5.00")
