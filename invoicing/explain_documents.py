@@ -55,6 +55,11 @@ def explanation_document(found: Explanation) -> dict[str, Any]:
         "query": line.evidence.get("query"),
         "engine_version": line.evidence.get("engine_version"),
         "steps": list(found.billed.steps),
+        "tax": {
+            **(line.treatment.as_document() if line.treatment else {}),
+            "amount": money_text(line.tax_amount, currency),
+            "origin": line.tax_origin,
+        },
         "billed": _figures(found.billed, currency),
         "billed_before": _figures(found.billed_before, currency),
         "billed_in_all": _figures(found.billed_in_all, currency),

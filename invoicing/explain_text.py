@@ -16,6 +16,7 @@ from core.event_time import format_event_time
 from core.period import format_instant
 from invoicing.domain.explanation import EventState, Explanation, Figures, Outcome, hour_differences
 from invoicing.domain.snapshot import money_text
+from invoicing.domain.tax.tax_working import describe_tax
 from invoicing.domain.usage_evidence import by_day
 from invoicing.explain_documents import RECIPE
 from rating.domain.price import plain
@@ -49,6 +50,7 @@ def print_explanation(found: Explanation, console: Console) -> None:
     if line.meter_id is not None:
         _section(console, "Usage", _usage(found))
     _section(console, "The sum", _sum(found))
+    _section(console, "Tax", [describe_tax(line, invoice.currency)])
     if found.failure is None:
         console.print()
         console.print(Text("Derived again", style="bold"))

@@ -18,6 +18,7 @@ from invoicing.domain.lines import Line
 from invoicing.domain.snapshot import money_text
 from invoicing.domain.stored_event import Reading, StoredEvent
 from invoicing.domain.stored_invoice import BilledShare, StoredInvoice, StoredPlan
+from invoicing.domain.tax.tax_working import tax_findings
 from rating.domain.digest import digest_of
 from rating.domain.price import plain
 
@@ -189,7 +190,8 @@ def explain(
     at = next((index for index, share in enumerate(shares) if share.invoice_id == invoice.invoice_id), len(shares))
     billed, before, in_all = Figures.of(line), _sum(shares[:at]), _sum(shares)
     then, now, rollups = derived.then.figures(key), derived.now.figures(key), derived.rollups.figures(key)
-    checks = [*_papers(invoice, line), *_prices(invoice, line, plan)]
+    taxes = [Check(code, holds, said) for code, holds, said in tax_findings(invoice, line)]
+    checks = [*_papers(invoice, line), *taxes, *_prices(invoice, line, plan)]
     if derived.failure is None:
         checks += _figures(invoice, line, billed, before, in_all, then, now, rollups)
     later = tuple(dict.fromkeys(share.number for share in shares[at + 1 :]))
@@ -231,7 +233,7 @@ def _papers(invoice: StoredInvoice, line: Line) -> Iterable[Check]:
             " or ".join(f"{quantity} for {amount}" for _, quantity, amount in printed) or "no such line"
         )
         yield Check("line_as_printed", False, said)
-    total = sum((one.amount for _, one in invoice.lines), _ZERO)
+    total = sum((one.net for _, one in invoice.lines), _ZERO)
     yield Check(
         "lines_add_up",
         total == invoice.subtotal,

@@ -86,7 +86,7 @@ class MemoryArchive:
         )
         return StoredInvoice(
             draft.invoice_id, invoice.number, invoice.tenant_id, draft.subscription_id, draft.period, draft.sequence,
-            invoice.status, draft.currency, draft.total, invoice.issued_at, invoice.snapshot, invoice.snapshot_sha256,
+            invoice.status, draft.currency, draft.subtotal, invoice.issued_at, invoice.snapshot, invoice.snapshot_sha256,
             lines,
         )  # fmt: skip
 

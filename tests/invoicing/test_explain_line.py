@@ -127,7 +127,14 @@ async def test_a_tampered_line_is_found_by_every_check_it_breaks(scene: Explaine
     scene.archive.tampered["MB-2026-000001", 1] = replace(line, amount=Decimal("5.00"))
     found = await scene.explain_one("MB-2026-000001/1")
     assert found.outcome is Outcome.DIFFERS
-    assert failed(found) == ["line_as_printed", "lines_add_up", "rounded_once", "billed_as_derived", "nothing_since"]
+    assert failed(found) == [
+        "line_as_printed",
+        "lines_add_up",
+        "rounded_once",
+        "taxes_add_up",
+        "billed_as_derived",
+        "nothing_since",
+    ]
     charge = {**line.evidence["charge"], "unit_amount": "0.5"}
     scene.archive.tampered["MB-2026-000001", 1] = replace(line, evidence={**line.evidence, "charge": charge})
     assert failed(await scene.explain_one("MB-2026-000001/1")) == ["price_intact"]

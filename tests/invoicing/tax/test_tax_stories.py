@@ -12,7 +12,9 @@ import pytest
 from core.errors import InvalidInputError
 from invoicing.domain.exchange import NO_RATES, ExchangeRates
 from invoicing.domain.invoice import Buyer, Invoice
+from invoicing.domain.stored_invoice import StoredInvoice
 from invoicing.domain.tax.seller_tax import SellerTax
+from invoicing.domain.tax.tax_working import tax_findings
 from invoicing.domain.tax.treatment import TaxBehavior
 from invoicing.preview_invoice import preview_invoice
 from tests.invoicing.scene import TERMS, Scene, at, contract_of
@@ -215,3 +217,25 @@ async def test_a_preview_says_why_tax_cannot_be_determined() -> None:
             "acme", at("2026-10-20"), books=scene.books, usage=scene.usage, rules=scene.terms.tax_rules
         )
     assert [(fault.code, fault.path) for fault in refused.value.faults] == [("unknown_state", "state")]
+
+
+async def test_an_explanation_works_the_tax_out_again_and_sees_a_share_that_was_changed() -> None:
+    scene = TaxScene(BERLIN, country="DE")
+    scene.used("agent_executions", 120_000)
+    invoice = await scene.bill_one()
+    stored = StoredInvoice(
+        invoice.draft.invoice_id, invoice.number, "acme", "sub_acme", invoice.draft.period, 1, invoice.status,
+        "USD", invoice.draft.subtotal, invoice.issued_at, invoice.snapshot, invoice.snapshot_sha256,
+        tuple(enumerate(invoice.draft.lines, 1)),
+    )  # fmt: skip
+    line = invoice.draft.lines[0]
+    found = list(tax_findings(stored, line))
+    assert [(code, holds) for code, holds, _ in found] == [("tax_share", True), ("taxes_add_up", True)]
+    # 99.00 x 19 % = 18.81
+    assert found[0][2] == "19 % in DE of 99.00 USD: 18.81"
+    changed = replace(line, tax_amount=Decimal("18.80"))
+    altered = replace(stored, lines=((1, changed), *stored.lines[1:]))
+    assert [(code, holds) for code, holds, _ in tax_findings(altered, changed)] == [
+        ("tax_share", False),
+        ("taxes_add_up", False),
+    ]
