@@ -97,7 +97,7 @@ def _mount_stages() -> None:
     from rating.prorate_commands import prorate
     from rating.simulate_command import create_command as create_simulate
     from runtime.demo.command import demo
-    from runtime.processes import contracts
+    from runtime.processes import bank, contracts
     from runtime.processes.preview import preview
     from runtime.processes.price_book import read_price_book
     from runtime.processes.reconcile import open_reconciler
@@ -124,6 +124,7 @@ def _mount_stages() -> None:
     app.add_typer(metering_app)
     app.command()(create_command(open_reconciler))
     app.add_typer(payment_app, name="payment-method")
+    app.add_typer(bank.create_app(), name="bank")
     app.add_typer(payments_app, name="payment")
     app.add_typer(entitlement_app, name="entitlements")
     app.add_typer(grant_app, name="grants")

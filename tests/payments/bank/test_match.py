@@ -48,8 +48,9 @@ def test_a_reference_is_valid_and_one_slip_makes_it_invalid(number: str, data: s
     assert reference == creditor_reference(number)
     assert compact(print_reference(reference)) == reference
     place = data.draw(st.integers(4, len(reference) - 1))
-    letters = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ".replace(reference[place], "")
-    letter = data.draw(st.sampled_from(letters))
+    # Of the same kind: a letter counts as two digits, so one for a digit moves all that follow, and may fit by chance.
+    kind = "0123456789" if reference[place].isdigit() else "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    letter = data.draw(st.sampled_from(kind.replace(reference[place], "")))
     assert not is_creditor_reference(reference[:place] + letter + reference[place + 1 :])
 
 
