@@ -16,7 +16,7 @@ from payments.capture_paypal_order import capture_approved_orders
 from runtime.postgres import create_pool
 from runtime.settings import Settings
 
-_PAUSE_SECONDS = 1.0
+_PAUSE_SECONDS = 1
 log = structlog.get_logger()
 
 

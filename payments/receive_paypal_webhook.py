@@ -23,14 +23,13 @@ import structlog
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
-from prometheus_client import Counter
 
 from core.clock import Clock
 from core.errors import Fault, UnavailableError
 from core.ids import derive_id
 from payments.paypal_ports import KeyFinder, SignatureJudge, UntrustedCertificateError
 from payments.ports import StoredWebhook, WebhookInbox
-from payments.receive_webhook import InvalidSignatureError
+from payments.receive_webhook import WEBHOOKS, InvalidSignatureError
 
 PAYPAL = "paypal"
 # PayPal tries for three days and does not say that it signs each try anew, so an honest one may be that old. A
@@ -41,7 +40,6 @@ _ALGORITHM = "SHA256withRSA"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}", re.ASCII)
 _TRANSMISSION_ID = re.compile(r"[A-Za-z0-9-]{1,50}", re.ASCII)
 _SIGNATURE_BYTES_MAX = 1_024
-_WEBHOOKS = Counter("meterbook_paypal_webhooks_total", "PayPal webhooks by what became of them", ["outcome"])
 log = structlog.get_logger()
 
 
@@ -72,7 +70,7 @@ async def receive_paypal_webhook(
     `UnavailableError` when it cannot be decided now or no webhook id is configured, so that PayPal sends it again.
     """
     if not webhook_ids:
-        _WEBHOOKS.labels("not_configured").inc()
+        WEBHOOKS.labels(PAYPAL, "not_configured").inc()
         raise UnavailableError("no PayPal webhook id is configured")
     now = clock.now()
     transmission = read_transmission(headers, now)
@@ -81,17 +79,17 @@ async def receive_paypal_webhook(
     try:
         is_authentic = await _is_authentic(body, transmission, webhook_ids, keys, judge)
     except UnavailableError:
-        _WEBHOOKS.labels("undecided").inc()
+        WEBHOOKS.labels(PAYPAL, "undecided").inc()
         raise
     if not is_authentic:
         raise _refuse()
     is_new = await inbox.add(_address(body), now)
-    _WEBHOOKS.labels("kept" if is_new else "repeated").inc()
+    WEBHOOKS.labels(PAYPAL, "kept" if is_new else "repeated").inc()
     return is_new
 
 
 def _refuse() -> InvalidSignatureError:
-    _WEBHOOKS.labels("refused").inc()
+    WEBHOOKS.labels(PAYPAL, "refused").inc()
     return InvalidSignatureError([Fault("invalid_signature", "the PAYPAL-* headers do not fit the body")])
 
 

@@ -24,7 +24,7 @@ STRIPE = "stripe"
 # Stripe's own tolerance; its library bounds only the past, so a stolen body could be dated ahead and kept for later.
 TOLERANCE_SECONDS = 300
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}", re.ASCII)
-_WEBHOOKS = Counter("meterbook_webhooks_received_total", "Webhooks by what became of them", ["provider", "outcome"])
+WEBHOOKS = Counter("meterbook_webhooks_received_total", "Webhooks by what became of them", ["provider", "outcome"])
 
 
 class InvalidSignatureError(InvalidInputError):
@@ -47,14 +47,14 @@ async def receive_webhook(
     `UnavailableError` when no secret is configured, so that Stripe sends it again later.
     """
     if not secrets:
-        _WEBHOOKS.labels(STRIPE, "not_configured").inc()
+        WEBHOOKS.labels(STRIPE, "not_configured").inc()
         raise UnavailableError("no webhook secret is configured")
     now = clock.now()
     if not _is_authentic(body, signature, secrets, now):
-        _WEBHOOKS.labels(STRIPE, "refused").inc()
+        WEBHOOKS.labels(STRIPE, "refused").inc()
         raise InvalidSignatureError([Fault("invalid_signature", "the Stripe-Signature header does not fit the body")])
     is_new = await inbox.add(_address(body), now)
-    _WEBHOOKS.labels(STRIPE, "kept" if is_new else "repeated").inc()
+    WEBHOOKS.labels(STRIPE, "kept" if is_new else "repeated").inc()
     return is_new
 
 

@@ -28,7 +28,7 @@ from core.errors import UnavailableError
 from payments.paypal_ports import UntrustedCertificateError
 
 CERTIFICATE_NAMES = ("messageverificationcerts.paypal.com", "messageverificationcerts.sandbox.paypal.com")
-_FETCH_SECONDS = 5.0
+_FETCH_SECONDS = 5
 _BYTES_MAX = 64 * 1024
 _KEPT_FOR = timedelta(hours=24)
 _KEPT_MAX = 16

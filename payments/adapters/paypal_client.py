@@ -21,7 +21,7 @@ import structlog
 from core.clock import Clock
 from payments.ports import UnknownOutcomeError
 
-_TIMEOUT_SECONDS = 15.0
+_TIMEOUT_SECONDS = 15
 _TOKEN_PATH = "/v1/oauth2/token"  # noqa: S105  a path
 # A token is renewed this long before it ends, so that none ends on the way.
 _TOKEN_MARGIN = timedelta(seconds=60)
@@ -69,7 +69,7 @@ class PayPalClient:
         self._token: _Token | None = None
         self._renewing = asyncio.Lock()
         self._http = httpx2.AsyncClient(
-            timeout=httpx2.Timeout(timeout_seconds, connect=min(3.0, timeout_seconds)), follow_redirects=False
+            timeout=httpx2.Timeout(timeout_seconds, connect=min(3, timeout_seconds)), follow_redirects=False
         )
 
     async def close(self) -> None:
