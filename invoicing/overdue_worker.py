@@ -14,7 +14,7 @@ from invoicing.mark_overdue import mark_overdue
 from runtime.postgres import create_pool
 from runtime.settings import Settings
 
-_PAUSE_SECONDS = 60.0
+_PAUSE_SECONDS = 60
 log = structlog.get_logger()
 
 

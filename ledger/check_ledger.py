@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from ledger.domain.entry import Account, AccountKind
-from ledger.domain.postings import WIRE
 from ledger.ports import Audit, Audited
 
 _ZERO = Decimal(0)
@@ -19,6 +18,8 @@ _COMPARED = frozenset(
         AccountKind.CUSTOMER_CREDIT,
         AccountKind.CASH,
         AccountKind.DISPUTED,
+        AccountKind.UNALLOCATED,
+        AccountKind.BANK_FEES,
     }
 )
 
@@ -83,5 +84,5 @@ def _order(key: tuple[Account, str]) -> tuple[str, str, str]:
 
 
 def is_compared(account: Account) -> bool:
-    """Tell whether the books have a figure for an account; for tax by place and money by bank they have their own."""
-    return account.kind in _COMPARED and account.part != WIRE
+    """Tell whether the books have a figure for an account."""
+    return account.kind in _COMPARED

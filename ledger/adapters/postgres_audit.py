@@ -43,7 +43,7 @@ _MONEY_BACK = """
 SELECT 'cash:' || provider AS account, payments.tenant_id, changed.currency,
     sum(changed.amount * CASE WHEN kind IN ('refund', 'dispute_opened') THEN -1
         WHEN kind IN ('refund_failed', 'dispute_won') THEN 1 ELSE 0 END) AS amount
-FROM settlement_changes AS changed JOIN payments USING (payment_id) WHERE provider <> 'wire'
+FROM settlement_changes AS changed JOIN payments USING (payment_id)
 GROUP BY provider, payments.tenant_id, changed.currency
 """
 _DISPUTED = """
@@ -52,7 +52,45 @@ SELECT 'disputed' AS account, payments.tenant_id, changed.currency,
 FROM settlement_changes AS changed JOIN payments USING (payment_id)
 WHERE kind IN ('dispute_opened', 'dispute_won', 'dispute_lost') GROUP BY payments.tenant_id, changed.currency
 """
-_FIGURES = (_RECEIVABLE, _REVENUE, _TAX, _CREDIT, _PREPAID, _SETTLED, _MONEY_BACK, _DISPUTED)
+# What statements show: money that came in, and what took such money back.
+_WIRED = """
+SELECT 'cash:wire' AS account, NULL AS tenant_id, currency, sum(amount) AS amount
+FROM bank_entries WHERE amount > 0 OR status = 'done' GROUP BY currency
+"""
+# It belongs to nothing yet, until it settles an invoice or becomes a credit.
+_UNALLOCATED = """
+SELECT 'unallocated' AS account, NULL AS tenant_id, currency, sum(amount) AS amount FROM (
+    SELECT currency, -amount AS amount FROM bank_entries WHERE amount > 0 OR status = 'done'
+    UNION ALL
+    SELECT currency, settlements.amount FROM settlements JOIN payments USING (payment_id) WHERE provider = 'wire'
+    UNION ALL
+    SELECT currency, -amount FROM settlement_changes WHERE kind = 'returned'
+    UNION ALL
+    SELECT currency, entry.amount FROM credit_entries AS entry JOIN credit_grants AS granted USING (grant_id)
+    WHERE granted.kind = 'paid' AND granted.reason = 'overpayment' AND entry.kind IN ('granted', 'voided', 'refunded')
+    UNION ALL
+    SELECT currency, fee * CASE bank_allocations.kind WHEN 'invoice' THEN -1 ELSE 1 END
+    FROM bank_allocations JOIN bank_entries USING (entry_id)
+) AS moved GROUP BY currency
+"""
+_BANK_FEES = """
+SELECT 'bank_fees' AS account, tenant_id, currency,
+    sum(fee * CASE kind WHEN 'invoice' THEN 1 ELSE -1 END) AS amount
+FROM bank_allocations JOIN bank_entries USING (entry_id) WHERE fee <> 0 GROUP BY tenant_id, currency
+"""
+_FIGURES = (
+    _RECEIVABLE,
+    _REVENUE,
+    _TAX,
+    _CREDIT,
+    _PREPAID,
+    _SETTLED,
+    _MONEY_BACK,
+    _DISPUTED,
+    _WIRED,
+    _UNALLOCATED,
+    _BANK_FEES,
+)
 _TURNOVER = "SELECT currency, sum(debit) AS debits, sum(credit) AS credits FROM ledger_postings GROUP BY currency"
 _UNBALANCED = """
 SELECT entry_id, kind, cause, currency, sum(debit) AS debits, sum(credit) AS credits

@@ -25,7 +25,7 @@ from payments.ports import PaymentProvider
 from runtime.postgres import create_pool
 from runtime.settings import Settings
 
-_PAUSE_SECONDS = 10.0
+_PAUSE_SECONDS = 10
 _MAILS_PER_ROUND = 200
 log = structlog.get_logger()
 
@@ -53,7 +53,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
                         break
             except (OperationalError, PoolTimeout, OSError) as error:
                 log.warning("dunning.waiting", error=str(error), retry_in_seconds=_PAUSE_SECONDS)
-            await _wait(stop, 0.0 if taken or sent else _PAUSE_SECONDS)
+            await _wait(stop, 0 if taken or sent else _PAUSE_SECONDS)
 
 
 @asynccontextmanager

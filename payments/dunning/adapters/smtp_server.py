@@ -10,7 +10,7 @@ import aiosmtplib
 
 from payments.dunning.ports import Answer
 
-_TIMEOUT_SECONDS = 10.0
+_TIMEOUT_SECONDS = 10
 
 
 class SmtpServer:

@@ -45,9 +45,9 @@ def language_of(wanted: str) -> str:
     return wanted if wanted in LANGUAGES else "en"
 
 
-def retry_pause_seconds(attempts: int) -> float:
+def retry_pause_seconds(attempts: int) -> int:
     """Return how long to wait after so many tries: doubling from a second to ten minutes."""
-    return min(600.0, 2.0 ** min(attempts - 1, 12))
+    return min(600, 1 << min(max(attempts, 1) - 1, 12))
 
 
 def is_given_up(created_at: datetime, refusals: int, now: datetime) -> bool:
