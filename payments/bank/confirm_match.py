@@ -12,8 +12,6 @@ from datetime import UTC, datetime, time
 from decimal import Decimal
 from typing import Literal
 
-import structlog
-
 from core.clock import Clock
 from core.errors import ConflictError, Fault, InvalidInputError, NotFoundError, must_hold
 from core.ids import derive_id
@@ -27,7 +25,6 @@ from payments.record_change import record_change, record_opening
 from rating.domain.credit import CreditGrant, CreditKind
 from rating.domain.credit_postings import OVERPAYMENT
 
-log = structlog.get_logger()
 Rest = Literal["open", "credit", "held"]
 RESTS: tuple[Rest, ...] = ("open", "credit", "held")
 _PAYABLE = ("finalized", "overdue", "uncollectible")
@@ -127,7 +124,6 @@ async def confirm_match(
         for allocation in made:
             await unit.add_allocation(allocation)
         await unit.decide(found.entry_id, "open" if left else "done", by, now)
-    log.info("bank.confirmed", entry=found.entry_id, by=by, parts=len(made), left=str(left))
     return Confirmed(found, tuple(made), left)
 
 

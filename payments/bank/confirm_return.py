@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 
-import structlog
-
 from core.clock import Clock
 from core.errors import BrokenInvariantError, ConflictError, Fault, InvalidInputError, NotFoundError
 from core.ids import derive_id
@@ -26,7 +24,6 @@ from payments.domain.refund import Refund, RefundStatus, left_to_refund
 from payments.record_change import record_refund_change
 from rating.domain.credit import EntryKind
 
-log = structlog.get_logger()
 _ORDER = {"held": 0, "credit": 1, "invoice": 2}
 
 
@@ -86,7 +83,6 @@ async def confirm_return(
         back = of_bank_return(cause, outgoing.currency, amount=outgoing.left, at=booked_at(outgoing))
         await unit.post(back, now)
         await unit.decide(outgoing.entry_id, "done", by, now)
-    log.info("bank.returned", entry=outgoing.entry_id, original=received.entry_id, by=by, parts=len(made))
     return Confirmed(outgoing, tuple(made), Decimal(0))
 
 

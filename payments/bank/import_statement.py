@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, time
 from decimal import Decimal
 
-import structlog
-
 from core.bank_account import BankAccount
 from core.clock import Clock
 from core.errors import ConflictError, Fault, InvalidInputError
@@ -23,7 +21,6 @@ from payments.bank.domain.read_mt940 import read_mt940
 from payments.bank.domain.statement import Statement, at, content_digest, entry_keys, name_entries, statement_id
 from payments.bank.ports import BankDesk, BankEntry, BankUnit, Source
 
-log = structlog.get_logger()
 FORMATS = ("camt053", "mt940", "csv")
 
 
@@ -85,19 +82,10 @@ async def import_statements(
     async with desk.transaction() as unit:
         for account_id in sorted({account.account_id for account in whose}):
             await unit.lock_account(account_id)
-        done = [
+        return [
             await _import(unit, statement, account, source, now)
             for statement, account in zip(statements, whose, strict=True)
         ]
-    for each in done:
-        log.info(
-            "bank.imported",
-            account=each.account_id,
-            statement=each.statement.number,
-            entries=len(each.new_entries),
-            new=each.is_new,
-        )
-    return done
 
 
 async def _import(
