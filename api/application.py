@@ -12,10 +12,12 @@ from api.routes.alerts import create_alert_router
 from api.routes.dead_letters import create_dead_letter_router
 from api.routes.entitlements import create_entitlement_router
 from api.routes.grants import create_grant_router
+from api.routes.invoice_changes import create_invoice_change_router
 from api.routes.invoices import create_invoice_router
 from api.routes.operations import create_operations_router
 from api.routes.quotas import create_quota_router
 from api.routes.reservations import create_reservation_router
+from api.routes.tenants import create_tenant_router
 from api.routes.usage import create_usage_router
 from api.routes.usage_query import create_usage_query_router
 from api.routes.webhooks import create_webhook_router
@@ -46,11 +48,13 @@ def create_app(dependencies: Dependencies) -> FastAPI:
         app.include_router(create_router(dependencies, PREFIX))
     # Where the earlier service had it: webhook endpoints are configured at the provider and hard to move.
     app.include_router(create_webhook_router(dependencies, ""), include_in_schema=False)
+    app.include_router(create_invoice_change_router(dependencies, PREFIX))
     app.include_router(create_dead_letter_router(dependencies, PREFIX))
     app.include_router(create_entitlement_router(dependencies, PREFIX))
     app.include_router(create_grant_router(dependencies, PREFIX))
     app.include_router(create_reservation_router(dependencies, PREFIX))
     app.include_router(create_usage_query_router(dependencies, PREFIX))
     app.include_router(create_alert_router(dependencies, PREFIX))
+    app.include_router(create_tenant_router(dependencies, PREFIX))
     app.include_router(create_operations_router(dependencies))
     return app

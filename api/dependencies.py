@@ -12,8 +12,10 @@ from api.ports import (
     DeadLetterDesk,
     HeaderWebhookReceiver,
     InvoiceBook,
+    InvoiceDesk,
     ReadinessCheck,
     RegistrySource,
+    TenantDesk,
     UsageBook,
     UsagePublisher,
     WebhookReceiver,
@@ -50,4 +52,6 @@ class Dependencies:
     check_seconds: float = 2.0
     make_id: Callable[[], str] = make_uuid
     costs: CostBook | None = None
+    invoice_desk: InvoiceDesk | None = None
     paypal_webhooks: HeaderWebhookReceiver | None = None
+    tenants: TenantDesk | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Literal, Protocol
 
 from core.errors import NotFoundError, UnavailableError
@@ -34,6 +35,22 @@ class CostBook(Protocol):
 
     async def cost(self, tenant_id: str, period: str) -> dict[str, Any]:
         """Return a billing period's running cost as JSON; raises `UnavailableError`."""
+        ...
+
+
+class TenantDesk(Protocol):
+    """Tenants' particulars as JSON."""
+
+    async def find(self, tenant_id: str) -> dict[str, Any]:
+        """Return a tenant's particulars; raises `NotFoundError`, `UnavailableError`."""
+        ...
+
+    async def create(self, particulars: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+        """Create a tenant and tell whether it is new; raises `InvalidInputError`, `ConflictError`."""
+        ...
+
+    async def update(self, tenant_id: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Change a tenant's particulars; raises `NotFoundError`, `InvalidInputError`."""
         ...
 
 
@@ -67,6 +84,40 @@ class Document:
     content: bytes
     sha256: str
     filename: str
+
+
+class InvoiceDesk(Protocol):
+    """What is done to invoices; `reference` is an id or a printed number, answers are documents.
+
+    Raises `NotFoundError`, `InvalidInputError` with every fault, `ConflictError` where the invoice or the account does
+    not stand so, `UnavailableError` if a store is away.
+    """
+
+    async def invoice_now(self, tenant_id: str, period: str) -> list[dict[str, Any]]:
+        """Issue what is owed for a month that is over, or the last period before an instant; again, nothing."""
+        ...
+
+    async def sell_once(self, tenant_id: str, items: Sequence[Mapping[str, Any]], *, key: str) -> dict[str, Any]:
+        """Invoice items (`description`, `unit_amount`, `quantity`, `unit`); the same key sells once."""
+        ...
+
+    async def credit(
+        self, reference: str, *, amount: Decimal | None, lines: dict[int, Decimal | None], reason: str, key: str
+    ) -> dict[str, Any]:
+        """Give part of an invoice back; the same key gives back once."""
+        ...
+
+    async def void(self, reference: str, *, reason: str) -> dict[str, Any]:
+        """Let an invoice count as never billed."""
+        ...
+
+    async def write_off(self, reference: str, *, reason: str) -> dict[str, Any]:
+        """Let an invoice be uncollectible."""
+        ...
+
+    async def reissue(self, reference: str, *, reason: str) -> list[dict[str, Any]]:
+        """Take an invoice back and issue what is owed now."""
+        ...
 
 
 class InvoiceBook(Protocol):

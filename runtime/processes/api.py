@@ -21,6 +21,7 @@ from catalogues.load_input_forms import load_input_forms
 from core.clock import Clock, SystemClock
 from core.usage_event import IngestLimits
 from invoicing.adapters.object_store import open_documents
+from invoicing.invoice_desk import open_invoice_desk
 from metering.dead_letters.desk import open_desk
 from metering.usage_desk import open_usage_desk
 from payments.adapters.paypal_certificates import PayPalCertificates, load_roots
@@ -36,6 +37,7 @@ from runtime.postgres import Pool, create_pool
 from runtime.registry import RegistryCache
 from runtime.settings import Settings
 from runtime.webhooks_out.worker import outgoing_policy
+from subscriptions.tenant_desk import PostgresTenantDesk
 
 _DRAIN_SECONDS = 10
 log = structlog.get_logger()
@@ -116,6 +118,7 @@ async def open_dependencies(settings: Settings) -> AsyncIterator[Dependencies]:
         dead_letters = await stack.enter_async_context(open_desk(settings, pool))
         usage = await stack.enter_async_context(open_usage_desk(settings))
         costs = await stack.enter_async_context(open_running_costs(settings))
+        invoice_desk = await stack.enter_async_context(open_invoice_desk(settings, pool))
         yield Dependencies(
             registry=_registry(settings, pool, clock),
             publisher=publisher,
@@ -125,7 +128,9 @@ async def open_dependencies(settings: Settings) -> AsyncIterator[Dependencies]:
             dead_letters=dead_letters,
             usage=usage,
             costs=costs,
+            invoice_desk=invoice_desk,
             paypal_webhooks=await _open_paypal(settings, pool, stack, clock),
+            tenants=PostgresTenantDesk(pool, clock),
             alerts=PostgresAlerts(pool, outgoing_policy(settings), clock),
             checks={
                 "kafka": publisher.check,
