@@ -27,7 +27,7 @@ from core.read_yaml import read_yaml
 _CODE_BEFORE_DIGIT = re.compile(r"(?<=[A-Z])(?=\d)")
 # What a language alone means. Portuguese and Spanish differ most between continents.
 _REGIONS = {"en": "en_US", "es": "es_ES", "pt": "pt_PT", "de": "de_DE"}
-_NUMBER = r"([\d,]+(?:\.\d+)?)"
+_NUMBER = r"(\d+(?:,\d{3})*(?:\.\d+)?)"
 # How rating words what it writes after a charge's name, by the key of its translation; `{}` is a number. The longer
 # wording comes first where one begins like another.
 _PHRASES = {

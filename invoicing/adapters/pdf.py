@@ -10,6 +10,7 @@ import atexit
 import functools
 import hashlib
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -131,7 +132,10 @@ def _style() -> _Style:
 
     # Let go of before the interpreter takes the library apart, which the fonts' own clean-up does not survive.
     atexit.register(_style.cache_clear)
-    fetcher, fonts = _bundled_fetcher(), FontConfiguration()
+    with warnings.catch_warnings():
+        # That fontconfig knows no font of the machine is what is wanted.
+        warnings.filterwarnings("ignore", "No fonts configured")
+        fetcher, fonts = _bundled_fetcher(), FontConfiguration()
     text = (templates_folder() / "invoice.css").read_text()
     return _Style(fetcher, fonts, CSS(string=text, base_url="asset:", url_fetcher=fetcher, font_config=fonts))
 
@@ -140,7 +144,7 @@ def _style() -> _Style:
 def _numbering(language: str) -> Any:
     from weasyprint import CSS
 
-    return CSS(string=_page_numbers(language))
+    return CSS(string=_page_numbers(language), font_config=_style().fonts)
 
 
 def _page_numbers(language: str) -> str:

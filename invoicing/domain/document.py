@@ -40,13 +40,13 @@ def open_snapshot(snapshot: Mapping[str, Any]) -> dict[str, Any]:
         "time_zone": "UTC",
         "credits_applied": "0",
         "amount_credited": "0",
-        "transfer": None,
         "exchange_rate": None,
         "tax_behavior": "exclusive",
         "reason": "",
         **snapshot,
         "seller": {"logo": "", "vat_number": "", **snapshot["seller"]},
         "bill_to": {"vat_number": "", **snapshot["bill_to"]},
+        "transfer": _transfer(snapshot),
         "amount_due": due,
         "kind": snapshot.get("kind") or invoice.get("kind") or INVOICE,
         "language": language_of(snapshot),
@@ -70,6 +70,12 @@ def is_credit_note(shown: Mapping[str, Any]) -> bool:
 def lines_of(shown: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return all lines in the order in which the document shows them."""
     return [line for group in shown["groups"] for line in group["lines"]]
+
+
+def _transfer(snapshot: Mapping[str, Any]) -> dict[str, Any] | None:
+    transfer = snapshot.get("transfer")
+    empty = dict.fromkeys(("iban", "bic", "account_number", "routing"), "")
+    return transfer and {**transfer, "accounts": [{**empty, **account} for account in transfer["accounts"]]}
 
 
 def _corrects(snapshot: Mapping[str, Any]) -> list[dict[str, Any]]:
