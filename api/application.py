@@ -15,6 +15,7 @@ from api.routes.grants import create_grant_router
 from api.routes.invoice_changes import create_invoice_change_router
 from api.routes.invoices import create_invoice_router
 from api.routes.operations import create_operations_router
+from api.routes.payments import create_payment_router
 from api.routes.quotas import create_quota_router
 from api.routes.reservations import create_reservation_router
 from api.routes.tenants import create_tenant_router
@@ -49,6 +50,7 @@ def create_app(dependencies: Dependencies) -> FastAPI:
     # Where the earlier service had it: webhook endpoints are configured at the provider and hard to move.
     app.include_router(create_webhook_router(dependencies, ""), include_in_schema=False)
     app.include_router(create_invoice_change_router(dependencies, PREFIX))
+    app.include_router(create_payment_router(dependencies, PREFIX))
     app.include_router(create_dead_letter_router(dependencies, PREFIX))
     app.include_router(create_entitlement_router(dependencies, PREFIX))
     app.include_router(create_grant_router(dependencies, PREFIX))

@@ -13,6 +13,7 @@ from api.ports import (
     HeaderWebhookReceiver,
     InvoiceBook,
     InvoiceDesk,
+    PaymentDesk,
     ReadinessCheck,
     RegistrySource,
     TenantDesk,
@@ -53,5 +54,6 @@ class Dependencies:
     make_id: Callable[[], str] = make_uuid
     costs: CostBook | None = None
     invoice_desk: InvoiceDesk | None = None
+    payments: PaymentDesk | None = None
     paypal_webhooks: HeaderWebhookReceiver | None = None
     tenants: TenantDesk | None = None

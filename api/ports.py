@@ -86,6 +86,33 @@ class Document:
     filename: str
 
 
+class PaymentDesk(Protocol):
+    """Payments as recorded, and refunds of them; amounts in the answers are decimal strings."""
+
+    async def list_payments(
+        self, *, tenant: str | None, invoice: str | None, status: str | None, limit: int, starting_after: str | None
+    ) -> list[dict[str, Any]]:
+        """Return payments, newest first."""
+        ...
+
+    async def find_payment(self, payment_id: str) -> dict[str, Any]:
+        """Return a payment with its refunds, disputes and history; raises `NotFoundError`."""
+        ...
+
+    async def ask_refund(
+        self, payment_id: str, *, amount: Decimal | None, reason: str, key: str, requested_by: str
+    ) -> dict[str, Any]:
+        """Write a refund down to be made soon; the same key is the same refund, with another amount `ConflictError`.
+
+        Raises `NotFoundError`, and `InvalidInputError` for what cannot be refunded.
+        """
+        ...
+
+    async def list_disputes(self) -> list[dict[str, Any]]:
+        """Return disputes that wait for evidence or a decision, the nearest deadline first."""
+        ...
+
+
 class InvoiceDesk(Protocol):
     """What is done to invoices; `reference` is an id or a printed number, answers are documents.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
@@ -51,11 +51,12 @@ class InvoiceDesk:
             )
         return [standing_document(one) for one in made]
 
-    async def sell_once(self, tenant_id: str, items: list[OneTimeItem], *, key: str) -> Document:
-        """Invoice one-time items; see `issue_one_time`."""
+    async def sell_once(self, tenant_id: str, items: Sequence[Mapping[str, Any]], *, key: str) -> Document:
+        """Invoice one-time items, given by the fields of `OneTimeItem`; see `issue_one_time`."""
+        sold = [OneTimeItem(**item) for item in items]
         async with _answering():
             made = await issue_one_time(
-                tenant_id, items, key=key, books=self._books, terms=self._terms(), clock=self._clock
+                tenant_id, sold, key=key, books=self._books, terms=self._terms(), clock=self._clock
             )
         return standing_document(made)
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from decimal import Decimal
 from typing import Annotated, Any, TypeVar
 
@@ -56,7 +57,7 @@ def one_time(
     """Invoice one-time items: a setup fee, an add-on sold once."""
     items = [_read_item(text) for text in item]
     named = key or derive_id("key", *(json.dumps(one.as_document(), sort_keys=True) for one in items))
-    _print([_at_desk(lambda desk: desk.sell_once(tenant, items, key=named))], as_json=as_json)
+    _print([_at_desk(lambda desk: desk.sell_once(tenant, [asdict(one) for one in items], key=named))], as_json=as_json)
 
 
 def credit(

@@ -18,8 +18,10 @@ from core.period import format_instant
 from runtime.postgres import Connection, Pool
 
 _COLUMNS = """invoice_id, number, tenant_id, subscription_id, status, currency, subtotal, tax, total,
-       credits_applied, amount_paid, total - credits_applied - amount_paid AS amount_due, period_start, period_end,
-       sequence, issued_at, due_at, paid_at"""
+       credits_applied, amount_credited, amount_paid,
+       CASE WHEN status IN ('draft', 'void') OR kind = 'credit_note' THEN 0 ELSE amount_due - amount_paid END
+         AS amount_due, period_start, period_end, sequence, issued_at, due_at, paid_at, kind, origin, reason, replaces,
+       finalize_at"""
 # Keyset paging: the page starts after a known invoice, so rows added meanwhile move nothing.
 _LIST = f"""
 SELECT {_COLUMNS} FROM invoices

@@ -27,6 +27,7 @@ from metering.usage_desk import open_usage_desk
 from payments.adapters.paypal_certificates import PayPalCertificates, load_roots
 from payments.adapters.paypal_provider import PayPalProvider, create_paypal_provider, has_paypal
 from payments.adapters.postgres_store import PostgresPayments
+from payments.payment_desk import PaymentDesk
 from payments.ports import WebhookInbox
 from payments.receive_paypal_webhook import receive_paypal_webhook
 from payments.receive_webhook import receive_webhook
@@ -129,6 +130,7 @@ async def open_dependencies(settings: Settings) -> AsyncIterator[Dependencies]:
             usage=usage,
             costs=costs,
             invoice_desk=invoice_desk,
+            payments=PaymentDesk(pool, clock),
             paypal_webhooks=await _open_paypal(settings, pool, stack, clock),
             tenants=PostgresTenantDesk(pool, clock),
             alerts=PostgresAlerts(pool, outgoing_policy(settings), clock),

@@ -13,7 +13,7 @@ import pytest
 
 from api.application import create_app
 from api.dependencies import Dependencies
-from api.ports import Document, DocumentNotReadyError
+from api.ports import Document, DocumentNotReadyError, InvoiceDesk
 from catalogues.load_input_forms import load_input_forms
 from core.clock import ManualClock
 from core.errors import NotFoundError
@@ -177,6 +177,7 @@ class Fakes:
     usage_history: MemoryHistory = field(default_factory=MemoryHistory)
     reservations: MemoryReservations = field(default_factory=MemoryReservations)
     invoices: MemoryInvoices = field(default_factory=MemoryInvoices)
+    invoice_desk: InvoiceDesk | None = None
     dead_letters: MemoryDeadLetters = field(default_factory=MemoryDeadLetters)
     usage: MemoryUsage = field(default_factory=MemoryUsage)
     alerts: MemoryAlerts = field(default_factory=MemoryAlerts)
@@ -210,6 +211,7 @@ class Fakes:
             body_max_bytes=200_000,
             check_seconds=0.2,
             make_id=lambda: "made-here",
+            invoice_desk=self.invoice_desk,
         )
 
 
