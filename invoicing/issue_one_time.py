@@ -138,5 +138,5 @@ def _line(item: OneTimeItem, index: int, invoice_id: str, currency: str) -> Line
         exact_amount=exact,
         amount=amount,
         price_digest=digest_of(document),
-        evidence={"engine_version": ENGINE_VERSION, "item": document, "per": 1, "steps": [step]},
+        evidence={"engine_version": ENGINE_VERSION, "item": document, "per": 1, "steps": [step], "by_hand": True},
     )

@@ -91,7 +91,7 @@ def print_preview(preview: Preview, console: Console | None = None) -> None:
     table.add_row("Due", "", money_text(preview.amount_due, currency), style="bold")
     console.print(table)
     if preview.total < 0:
-        console.print("Less is owed than was invoiced: the account would be parked for a person to look at.")
+        console.print("Less is owed than was invoiced: it would be given back by a credit note.")
 
 
 def _as_text(name: str) -> str:

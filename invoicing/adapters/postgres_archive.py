@@ -32,8 +32,9 @@ _SHARES = (
     "SELECT item_key, invoice_id, number, issued_at, quantity, exact_amount, amount FROM ("
     " SELECT CASE WHEN settles IS NULL THEN item_key || '|' || %(plan)s ELSE item_key END AS item_key,"
     " invoice_id, number, issued_at, sequence, quantity, exact_amount, amount"
-    " FROM invoice_lines JOIN invoices USING (invoice_id)"
-    " WHERE subscription_id = %(subscription)s AND status NOT IN ('draft', 'void')) AS shares"
+    " FROM invoice_lines AS line JOIN invoices USING (invoice_id)"
+    " WHERE coalesce(line.subscription_id, invoices.subscription_id) = %(subscription)s"
+    " AND status NOT IN ('draft', 'void') AND NOT adjusts) AS shares"
     " WHERE item_key = ANY(%(item_keys)s) ORDER BY issued_at, sequence, number"
 )
 _PLAN = "SELECT plan_id, version, document, digest FROM plan_versions WHERE plan_id = %s AND version = %s"

@@ -181,4 +181,4 @@ def _evidence(share: Share, step: str) -> dict[str, object]:
     kept = {name: line.evidence[name] for name in ("engine_version", "plan", "coupon", "per", "period", "settles")
             if name in line.evidence}  # fmt: skip
     before = {"number": share.number, "quantity": f"{line.quantity:f}", "amount": f"{line.amount:f}"}
-    return {**kept, "steps": [step], "billed_before": before}
+    return {**kept, "steps": [step], "billed_before": before, "by_hand": True}

@@ -191,12 +191,17 @@ def explain(
     billed, before, in_all = Figures.of(line), _sum(shares[:at]), _sum(shares)
     then, now, rollups = derived.then.figures(key), derived.now.figures(key), derived.rollups.figures(key)
     taxes = [Check(code, holds, said) for code, holds, said in tax_findings(invoice, line)]
-    checks = [*_papers(invoice, line), *taxes, *_prices(invoice, line, plan)]
-    if derived.failure is None:
+    checks = [*_papers(invoice, line), *taxes]
+    failure = derived.failure
+    if line.evidence.get("by_hand"):
+        failure = "a person put it down: it follows from no price and no usage"
+    else:
+        checks += _prices(invoice, line, plan)
+    if failure is None:
         checks += _figures(invoice, line, billed, before, in_all, then, now, rollups)
     later = tuple(dict.fromkeys(share.number for share in shares[at + 1 :]))
     return Explanation(
-        invoice, position, line, billed, before, in_all, then, now, rollups, tuple(checks), derived.failure, later
+        invoice, position, line, billed, before, in_all, then, now, rollups, tuple(checks), failure, later
     )
 
 
