@@ -17,6 +17,7 @@ from payments.adapters.postgres_store import PostgresPayments
 from payments.domain.history import PaymentChange
 from payments.domain.refund import Refund
 from payments.open_providers import open_providers
+from payments.payment_desk import change_fields, refund_fields
 from payments.refund_payment import RefundRequest, refund_payment
 from payments.sync_catalogue import Synced, sync_catalogue
 from runtime.postgres import create_pool
@@ -39,7 +40,7 @@ def refund(
     """Give a settled payment back, in full or in part."""
     done = _run(_refund(load_settings(), RefundRequest(payment, key, _read_amount(amount), reason, by)))
     if as_json:
-        typer.echo(json.dumps(_refund_fields(done)))
+        typer.echo(json.dumps(refund_fields(done)))
         return
     typer.echo(f"{done.refund_id}: {done.amount} of {done.payment_id} {done.status.value}")
     if done.failure_code:
@@ -51,7 +52,7 @@ def history(payment: Annotated[str, typer.Argument(help="The payment's id (pay_â
     """Print every change of a payment, its refunds and disputes, oldest first."""
     changes = _run(_history(load_settings(), payment))
     if as_json:
-        typer.echo(json.dumps([_change_fields(change) for change in changes], indent=2))
+        typer.echo(json.dumps([change_fields(change) for change in changes], indent=2))
         return
     for change in changes:
         step = f"{change.before or '-':>15} -> {change.after:15}"
@@ -130,28 +131,3 @@ def _read_amount(amount: str | None) -> Decimal | None:
         return Decimal(amount)
     except InvalidOperation:
         raise InvalidInputError([Fault("invalid_amount", "expected a number such as 12.50", "--amount")]) from None
-
-
-def _refund_fields(refund: Refund) -> dict[str, Any]:
-    return {
-        "refund_id": refund.refund_id,
-        "payment_id": refund.payment_id,
-        "status": refund.status.value,
-        "amount": f"{refund.amount.amount:f}",
-        "currency": refund.amount.currency,
-        "failure_code": refund.failure_code,
-    }
-
-
-def _change_fields(change: PaymentChange) -> dict[str, Any]:
-    return {
-        "at": format_instant(change.changed_at),
-        "subject": change.subject.value,
-        "subject_id": change.subject_id,
-        "before": change.before,
-        "after": change.after,
-        "cause": change.cause.kind.value,
-        "cause_reference": change.cause.reference,
-        "code": change.code,
-        "reason": change.reason,
-    }

@@ -6,7 +6,7 @@ leaves it pending: asking again with the same request looks it up first; `close_
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -51,19 +51,30 @@ async def refund_payment(
     `unknown_provider`, `card_number`, ...) with nothing done; `ConflictError` for a key used for something else; and
     `UnavailableError` while the outcome is unknown: ask again.
     """
-    _check_words(request)
     async with store.transaction() as unit:
-        payment = await unit.lock_payment(request.payment_id)
-        if payment is None:
-            raise NotFoundError(f"no payment {request.payment_id!r}")
-        provider = providers.get(payment.provider)
-        if provider is None:
-            reason = f"{payment.payment_id} was paid by {payment.provider}, which is not refunded from here"
-            raise InvalidInputError([Fault("unknown_provider", reason, "payment_id")])
-        refund, is_new = await _open_refund(unit, payment, request, clock)
+        refund, payment, is_new = await open_refund(unit, request, refundable=providers, clock=clock)
     if refund.status is not RefundStatus.PENDING:
         return refund
+    provider = providers[payment.provider]
     return await finish_refund(refund, payment, store=store, provider=provider, clock=clock, is_new=is_new)
+
+
+async def open_refund(
+    unit: PaymentUnit, request: RefundRequest, *, refundable: Container[str], clock: Clock
+) -> tuple[Refund, Payment, bool]:
+    """Write the refund down, asking no provider; returns it with its payment, and whether it is new.
+
+    `refundable` are the providers whose payments can be refunded. Raises as `refund_payment`.
+    """
+    _check_words(request)
+    payment = await unit.lock_payment(request.payment_id)
+    if payment is None:
+        raise NotFoundError(f"no payment {request.payment_id!r}")
+    if payment.provider not in refundable:
+        reason = f"{payment.payment_id} was paid by {payment.provider}, which is not refunded from here"
+        raise InvalidInputError([Fault("unknown_provider", reason, "payment_id")])
+    refund, is_new = await _open_refund(unit, payment, request, clock)
+    return refund, payment, is_new
 
 
 async def finish_refund(

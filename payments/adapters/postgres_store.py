@@ -61,6 +61,15 @@ _ADD_WEBHOOK = """
 INSERT INTO webhook_inbox (provider, event_id, event_type, body, received_at) VALUES (%s, %s, %s, %s, %s)
 ON CONFLICT (provider, event_id) DO NOTHING
 """
+_LIST = f"""
+SELECT {PAYMENT_COLUMNS} FROM payments
+WHERE (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s) AND (%(invoice)s::text IS NULL OR invoice_id = %(invoice)s)
+  AND (%(status)s::text IS NULL OR status = %(status)s)
+  AND (%(after)s::text IS NULL OR (created_at, payment_id) < (
+      SELECT p.created_at, p.payment_id FROM payments p WHERE p.payment_id = %(after)s))
+ORDER BY created_at DESC, payment_id DESC LIMIT %(limit)s
+"""  # noqa: S608
+_FIND = f"SELECT {PAYMENT_COLUMNS} FROM payments WHERE payment_id = %s"  # noqa: S608
 _OPEN_DISPUTES = """
 SELECT dispute_id, payment_id, invoice_id, tenant_id, provider, provider_reference, amount, currency, reason, status,
        evidence_due_at
@@ -201,6 +210,21 @@ class PostgresPayments:
         """Store the references, replacing earlier ones of the same provider."""
         async with self._pool.connection() as connection:
             await UpkeepRows(connection).save_payer_method(method, now)
+
+    async def list_payments(
+        self, tenant: str | None, invoice: str | None, status: str | None, limit: int, starting_after: str | None
+    ) -> list[dict[str, Any]]:
+        """Return payments, newest first, as rows."""
+        values = {
+            "tenant": tenant, "invoice": invoice, "status": status, "limit": limit, "after": starting_after
+        }  # fmt: skip
+        async with self._pool.connection() as connection:
+            return await (await connection.execute(_LIST.encode(), values)).fetchall()
+
+    async def find_payment(self, payment_id: str) -> dict[str, Any] | None:
+        """Return a payment's row."""
+        async with self._pool.connection() as connection:
+            return await (await connection.execute(_FIND.encode(), (payment_id,))).fetchone()
 
     async def open_disputes(self) -> list[dict[str, Any]]:
         """Return disputes that wait for evidence or a decision, the nearest deadline first, as texts."""
