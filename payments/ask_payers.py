@@ -68,7 +68,7 @@ async def give_up_waiting(*, store: PaymentStore, provider: ActionProvider, cloc
         if outcome.status is PaymentStatus.CANCELED:
             reason = "the payer did not authenticate in time"
             outcome = replace(outcome, failure_code=AUTHENTICATION_ABANDONED, failure_reason=reason)
-        changed = await _record(store, payment, outcome, Cause(CauseKind.CLOCK), clock)
+        changed = await record_action(store, payment, outcome, Cause(CauseKind.CLOCK), clock)
         ended += not changed.is_open
         _ASKED.labels(provider.name, changed.status.value).inc()
     return ended
@@ -91,7 +91,7 @@ async def _tell(
     found = await provider.request_action(payment, method)
     if isinstance(found, Outcome):
         # The payer acted before we asked, or there is nothing to be done.
-        await _record(store, payment, found, Cause(CauseKind.LOOKUP), clock)
+        await record_action(store, payment, found, Cause(CauseKind.LOOKUP), clock)
         return 0
     now = clock.now()
     async with store.transaction() as unit:
@@ -107,7 +107,8 @@ async def _tell(
     return 1
 
 
-async def _record(store: PaymentStore, asked: Payment, outcome: Outcome, cause: Cause, clock: Clock) -> Payment:
+async def record_action(store: PaymentStore, asked: Payment, outcome: Outcome, cause: Cause, clock: Clock) -> Payment:
+    """Record what became of a payment that waited for its payer, and return it as it is then."""
     now = clock.now()
     async with store.transaction() as unit:
         payment = await unit.lock_payment(asked.payment_id) or asked

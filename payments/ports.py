@@ -272,6 +272,14 @@ class PaymentUnit(Protocol):
         """Remember that the payer was told where to go."""
         ...
 
+    async def payers_to_remind(self, provider: str, now: datetime, limit: int) -> Sequence[Payment]:
+        """Return payments in `requires_action` whose payer was told once, with half of the time to act over."""
+        ...
+
+    async def mark_payer_reminded(self, payment_id: str, at: datetime) -> None:
+        """Remember that the payer was reminded."""
+        ...
+
     async def expired_actions(
         self, provider: str, now: datetime, untold_since: datetime, limit: int
     ) -> Sequence[Payment]:
@@ -426,8 +434,13 @@ class ActionProvider(Protocol):
 class PayerNotice(Protocol):
     """Tells payers where to go."""
 
-    async def send_action_link(self, payer: Payer, payment: Payment, action: PayerAction) -> None:
-        """Send the link, once per payment (the message has an id of its own); raises `UnavailableError`."""
+    async def send_action_link(
+        self, payer: Payer, payment: Payment, action: PayerAction, *, is_reminder: bool = False
+    ) -> None:
+        """Send the link, once per payment, and once more as a reminder (each message has an id of its own).
+
+        Raises `UnavailableError`.
+        """
         ...
 
 

@@ -21,6 +21,7 @@ from payments.ask_payers import give_up_waiting, tell_payers
 from payments.close_pending_payments import close_pending_payments
 from payments.open_providers import EVENT_HISTORY, Providers, open_providers
 from payments.ports import PayerNotice
+from payments.remind_payers import remind_payers
 from payments.sweep_provider_events import SWEEP_EVERY, is_sweep_due, sweep_provider_events
 from runtime.postgres import create_pool
 from runtime.settings import Settings
@@ -56,6 +57,9 @@ class Upkeep:
                         self._time_to_act, self._providers.action_limits.get(provider.name, self._time_to_act)
                     ),
                     clock=self._clock,
+                )
+                await remind_payers(
+                    store=self._store, payers=self._store, provider=provider, notice=self._notice, clock=self._clock
                 )
             await give_up_waiting(store=self._store, provider=provider, clock=self._clock)
         await close_pending_payments(store=self._store, providers=self._providers.charging, clock=self._clock)

@@ -1,4 +1,4 @@
-"""Tells payers by e-mail where to authenticate or approve. Owns the words, the Message-ID and which replies are final."""
+"""Tells payers by e-mail where to authenticate or approve. Owns words, Message-ID and which replies are final."""
 
 from __future__ import annotations
 
@@ -32,9 +32,11 @@ class ActionMail:
         self._password = unquote(parts.password) if parts.password else None
         self._sender, self._timeout_seconds = sender, timeout_seconds
 
-    async def send_action_link(self, payer: Payer, payment: Payment, action: PayerAction) -> None:
+    async def send_action_link(
+        self, payer: Payer, payment: Payment, action: PayerAction, *, is_reminder: bool = False
+    ) -> None:
         """Send the link; a server that refuses the address for good raises `InvalidInputError` (`mail_refused`)."""
-        mail = build_action_mail(payer, payment, action, sender=self._sender)
+        mail = build_action_mail(payer, payment, action, sender=self._sender, is_reminder=is_reminder)
         try:
             async with asyncio.timeout(3 * self._timeout_seconds):
                 await aiosmtplib.send(
@@ -54,15 +56,18 @@ class ActionMail:
             raise UnavailableError(f"the mail server did not answer: {type(error).__name__}") from error
 
 
-def build_action_mail(payer: Payer, payment: Payment, action: PayerAction, *, sender: str) -> EmailMessage:
+def build_action_mail(
+    payer: Payer, payment: Payment, action: PayerAction, *, sender: str, is_reminder: bool = False
+) -> EmailMessage:
     """Return the mail; the same payment always has the same Message-ID, so a second copy is seen as one."""
     host = parseaddr(sender)[1].rpartition("@")[2] or "meterbook.invalid"
     subject, request = _WORDS.get(payment.provider, _BANK)
     mail = EmailMessage()
     mail["From"] = sender
     mail["To"] = payer.email
-    mail["Subject"] = subject
-    mail["Message-ID"] = f"<{derive_id('action', payment.payment_id)}@{host}>"
+    mail["Subject"] = f"Reminder: {subject[0].lower()}{subject[1:]}" if is_reminder else subject
+    cause = "reminder" if is_reminder else "action"
+    mail["Message-ID"] = f"<{derive_id(cause, payment.payment_id)}@{host}>"
     mail["Auto-Submitted"] = "auto-generated"
     until = action.expires_at.strftime("%Y-%m-%d %H:%M UTC")
     mail.set_content(

@@ -42,6 +42,13 @@ ORDER BY created_at, payment_id LIMIT %s
 """  # noqa: S608
 # Both tables have a `created_at`.
 _OF_PAYMENT = PAYMENT_COLUMNS.replace("created_at", "payments.created_at")
+_TO_REMIND = f"""
+SELECT {PAYMENT_COLUMNS} FROM payments
+WHERE status = 'requires_action' AND provider = %(provider)s
+  AND EXISTS (SELECT FROM payer_actions a WHERE a.payment_id = payments.payment_id AND a.reminded_at IS NULL
+              AND a.told_at + (a.expires_at - a.told_at) / 2 <= %(now)s AND a.expires_at > %(now)s)
+ORDER BY created_at, payment_id LIMIT %(limit)s
+"""  # noqa: S608
 _EXPIRED = f"""
 SELECT {_OF_PAYMENT} FROM payments LEFT JOIN payer_actions a USING (payment_id)
 WHERE status = 'requires_action' AND provider = %s
@@ -132,6 +139,17 @@ class UpkeepRows(Rows):
     async def mark_payer_told(self, payment_id: str, at: datetime) -> None:
         """Remember that the payer was told where to go."""
         await self._connection.execute("UPDATE payer_actions SET told_at = %s WHERE payment_id = %s", (at, payment_id))
+
+    async def payers_to_remind(self, provider: str, now: datetime, limit: int) -> Sequence[Payment]:
+        """Return payments in `requires_action` whose payer was told once, with half of the time to act over."""
+        parameters = {"provider": provider, "now": now, "limit": limit}
+        return [read_payment(row) for row in await self._all(_TO_REMIND, parameters)]
+
+    async def mark_payer_reminded(self, payment_id: str, at: datetime) -> None:
+        """Remember that the payer was reminded."""
+        await self._connection.execute(
+            "UPDATE payer_actions SET reminded_at = %s WHERE payment_id = %s", (at, payment_id)
+        )
 
     async def expired_actions(
         self, provider: str, now: datetime, untold_since: datetime, limit: int

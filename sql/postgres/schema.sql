@@ -591,7 +591,9 @@ CREATE TABLE payer_actions (
     url                text NOT NULL,
     expires_at         timestamptz NOT NULL,
     created_at         timestamptz NOT NULL,
-    told_at            timestamptz
+    told_at            timestamptz,
+    -- Told once more, when half of the time is over.
+    reminded_at        timestamptz
 );
 
 -- Up to when the events of a provider are known to be in the inbox.

@@ -8,3 +8,6 @@ CREATE TABLE paypal_captures (
     captured_at        timestamptz,
     CHECK ((capture_id IS NULL) = (captured_at IS NULL))
 );
+
+-- A payer who was told where to go and did not is told once more, when half of the time is over.
+ALTER TABLE payer_actions ADD COLUMN reminded_at timestamptz;

@@ -31,6 +31,7 @@ from payments.domain.refund import Refund, refund_id_of
 from payments.ports import Payer, PayerAction, PaymentMethod, StoredWebhook
 from payments.receive_paypal_webhook import receive_paypal_webhook
 from payments.receive_webhook import InvalidSignatureError
+from payments.remind_payers import remind_payers
 from payments.set_payment_method import set_payment_method
 from payments.sweep_provider_events import sweep_provider_events
 from runtime.postgres import Pool, create_pool
@@ -133,7 +134,7 @@ class World:
         self.clock = AheadClock()
         self.books = Books(pool, provider)  # type: ignore[arg-type]  its tenants get their method from us
         self.links: dict[str, str] = {}
-        self.mails = 0
+        self.mails = self.reminders = 0
         # Webhooks are judged by the real time, in which the stand-in signs them.
         self._keys = PayPalCertificates(
             settings.paypal_cert_prefixes, load_roots(settings.paypal_ca_file), SystemClock()
@@ -167,9 +168,12 @@ class World:
             return web.Response(status=400)
         return web.Response()
 
-    async def send_action_link(self, payer: Payer, payment: Payment, action: PayerAction) -> None:
+    async def send_action_link(
+        self, payer: Payer, payment: Payment, action: PayerAction, *, is_reminder: bool = False
+    ) -> None:
         """Be the mail server (`PayerNotice`)."""
         self.mails += 1
+        self.reminders += is_reminder
         self.links[payment.payment_id] = action.url
 
     async def add_invoice(self, amount: str = "125.40", currency: str = "USD") -> InvoiceFinalized:
@@ -185,6 +189,11 @@ class World:
             store=self.store, payers=self.store, provider=self.provider, notice=self,
             time_to_act=timedelta(hours=3), clock=self.clock,
         )  # fmt: skip
+
+    async def remind(self) -> int:
+        return await remind_payers(
+            store=self.store, payers=self.store, provider=self.provider, notice=self, clock=self.clock
+        )
 
     async def give_up(self) -> int:
         return await give_up_waiting(store=self.store, provider=self.provider, clock=self.clock)

@@ -76,6 +76,11 @@ async def test_who_does_not_approve_in_time_burns_no_retry_and_can_pay_no_more_b
     payment = await world.charge(invoice)
     assert payment is not None
     await world.tell()
+    world.clock.ahead = timedelta(hours=1, minutes=29)
+    assert await world.remind() == 0
+    world.clock.ahead = timedelta(hours=1, minutes=31)
+    assert [await world.remind(), await world.remind()] == [1, 0]
+    assert (world.mails, world.reminders) == (2, 1)
     world.clock.ahead = timedelta(hours=2, minutes=59)
     assert await world.give_up() == 0
     world.clock.ahead = timedelta(hours=3, minutes=1)
@@ -89,6 +94,18 @@ async def test_who_does_not_approve_in_time_burns_no_retry_and_can_pay_no_more_b
     assert await world.capture() == 0
     assert world.paypal.account.ledger() == []
     assert await world.status(invoice) == ["canceled"]
+
+
+async def test_nobody_is_reminded_who_has_approved_although_its_webhook_never_came(world: World) -> None:
+    world.set_webhooks(timing="never")
+    invoice = await world.add_invoice()
+    payment = await world.charge(invoice)
+    assert payment is not None
+    await world.tell()
+    await world.approve(payment.payment_id)
+    world.clock.ahead = timedelta(hours=2)
+    assert (await world.remind(), world.mails) == (0, 1)
+    assert await world.status(invoice) == ["processing"]
 
 
 async def test_a_payer_who_approved_at_the_last_moment_is_not_given_up(world: World) -> None:
