@@ -7,7 +7,8 @@ from typing import Protocol
 
 from core.errors import NotFoundError
 from payments.domain.card_data import refuse_card_numbers
-from payments.ports import CustomerRegistrar, MethodRegistrar, MethodSetup, PayerStore, SavedMethod
+from payments.method_ports import MethodRegistrar, MethodSetup, SavedMethod
+from payments.ports import CustomerRegistrar, PayerStore
 
 
 class Registrar(CustomerRegistrar, MethodRegistrar, Protocol):

@@ -130,3 +130,4 @@ async def _check_refund(
         return
     changed = await finish_refund(refund, payment, store=store, provider=provider, clock=clock, is_new=False)
     _LOOKED_UP.labels(refund.provider, f"refund_{changed.status.value}").inc()
+    log.info("refund.recorded", refund_id=changed.refund_id, status=changed.status.value, code=changed.failure_code)

@@ -16,7 +16,8 @@ from payments.adapters.postgres_store import PostgresPayments
 from payments.adapters.stripe_provider import StripeProvider, create_stripe_provider
 from payments.begin_method_setup import begin_method_setup, list_saved_methods
 from payments.domain.card_data import refuse_card_numbers
-from payments.ports import MethodSetup, PaymentMethod, SavedMethod
+from payments.method_ports import MethodSetup, SavedMethod
+from payments.ports import PaymentMethod
 from payments.set_payment_method import set_payment_method
 from runtime.postgres import create_pool
 from runtime.settings import Settings, load_settings

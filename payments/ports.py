@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -17,7 +17,6 @@ from payments.domain.announcement import Announcement
 from payments.domain.dispute import Dispute, DisputeStatus
 from payments.domain.history import PaymentChange
 from payments.domain.payment import Outcome, Payment, Refusal
-from payments.domain.price_list import ListedPrice, ListedProduct
 from payments.domain.refund import Refund, RefundOutcome
 
 
@@ -50,28 +49,6 @@ class Payer:
     tenant_id: str
     name: str
     email: str
-
-
-@dataclass(frozen=True, slots=True)
-class MethodSetup:
-    """A method that is being saved: `client_secret` opens the provider's own form in the payer's browser, once.
-
-    The secret is handed on and never stored.
-    """
-
-    reference: str
-    client_secret: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class SavedMethod:
-    """A saved method as the payer knows it: kind (`card`, `sepa_debit`, ...), brand or bank, last four digits."""
-
-    reference: str
-    kind: str
-    brand: str
-    last4: str
-    expires: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -467,37 +444,6 @@ class CustomerRegistrar(Protocol):
 
     async def attach_method(self, tenant_id: str, customer_reference: str, method: str) -> str:
         """Save a method for the customer and return its reference; `InvalidInputError` if the provider refuses it."""
-        ...
-
-
-class MethodRegistrar(Protocol):
-    """A provider in whose own form payers save methods for later charges."""
-
-    name: ClassVar[str]
-
-    async def begin_setup(
-        self, tenant_id: str, customer_reference: str, kinds: Sequence[str], request_key: str
-    ) -> MethodSetup:
-        """Begin to save a method of one of `kinds`, or of any that is offered; the same key begins the same.
-
-        `InvalidInputError` if the provider refuses it, `UnavailableError` if it does not answer.
-        """
-        ...
-
-    async def list_methods(self, customer_reference: str) -> Sequence[SavedMethod]:
-        """Return the customer's saved methods, the newest first; raises as `begin_setup`."""
-        ...
-
-
-class ProductList(Protocol):
-    """The products and prices a provider shows in its own panel and forms."""
-
-    async def put_product(self, product: ListedProduct) -> bool:
-        """Make the product or give it its present name; False if it is so already."""
-        ...
-
-    async def put_price(self, price: ListedPrice) -> bool:
-        """Make the price; False if it is there, `ConflictError` if another price has its key."""
         ...
 
 

@@ -10,8 +10,6 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-import structlog
-
 from core.clock import Clock
 from core.errors import BrokenInvariantError, ConflictError, Fault, InvalidInputError, NotFoundError
 from core.money import Money, round_to_minor
@@ -25,7 +23,6 @@ from payments.ports import ExhaustedKeyError, PaymentProvider, PaymentStore, Pay
 from payments.record_change import record_refund_change
 
 REASON_MAX = 200
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +104,6 @@ async def finish_refund(
         if isinstance(changed, Refusal):
             raise BrokenInvariantError(f"{refund.refund_id}: the provider's answer contradicts our request: {changed}")
         await record_refund_change(unit, known, changed, clock.now(), cause)
-    log.info("refund.recorded", refund_id=changed.refund_id, status=changed.status.value, code=changed.failure_code)
     return changed
 
 

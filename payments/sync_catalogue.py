@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import structlog
-
 from payments.domain.price_list import PlanDocument, list_prices, list_products
-from payments.ports import ProductList
-
-log = structlog.get_logger()
+from payments.method_ports import ProductList
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,5 +28,4 @@ async def sync_catalogue(versions: Sequence[PlanDocument], *, provider: ProductL
     products, prices = list_products(versions), list_prices(versions)
     changed = [each.plan_id for each in products if await provider.put_product(each)]
     added = [each.key for each in prices if await provider.put_price(each)]
-    log.info("catalogue.synced", products_changed=len(changed), prices_added=len(added))
     return Synced(tuple(changed), tuple(added), len(products), len(prices))

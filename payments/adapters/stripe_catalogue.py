@@ -17,7 +17,7 @@ from payments.domain.price_list import ListedPrice, ListedProduct
 
 
 class StripeCatalogue(StripeAccount):
-    """Implements `payments.ports.ProductList`."""
+    """Implements `payments.method_ports.ProductList`."""
 
     async def put_product(self, product: ListedProduct) -> bool:
         """Make the product or give it its present name; False if it is so already."""

@@ -14,14 +14,15 @@ import stripe
 from core.ids import derive_id
 from payments.adapters.stripe_client import PAGE, StripeAccount
 from payments.adapters.stripe_errors import refuse
-from payments.ports import MethodSetup, Payer, SavedMethod
+from payments.method_ports import MethodSetup, SavedMethod
+from payments.ports import Payer
 
 # Page "Payment methods": those that can be saved and charged later without the payer; wallets are saved as cards.
 SETUP_KINDS = ("acss_debit", "au_becs_debit", "bacs_debit", "card", "link", "sepa_debit", "us_bank_account")
 
 
 class StripeMethods(StripeAccount):
-    """Implements `payments.ports.CustomerRegistrar` and `payments.ports.MethodRegistrar`."""
+    """Implements `payments.ports.CustomerRegistrar` and `payments.method_ports.MethodRegistrar`."""
 
     async def create_customer(self, payer: Payer) -> str:
         """Create the tenant's customer; the same tenant, name and e-mail give the same customer."""

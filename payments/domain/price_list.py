@@ -53,7 +53,7 @@ def list_products(versions: Iterable[PlanDocument]) -> list[ListedProduct]:
         known = newest.get(each.plan_id)
         if known is None or each.version > known.version:
             newest[each.plan_id] = each
-    return [ListedProduct(plan_id, str(newest[plan_id].document["name"])) for plan_id in sorted(newest)]
+    return [ListedProduct(plan_id, str(newest[plan_id].document.get("name") or plan_id)) for plan_id in sorted(newest)]
 
 
 def list_prices(versions: Iterable[PlanDocument]) -> list[ListedPrice]:
