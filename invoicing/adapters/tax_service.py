@@ -19,7 +19,7 @@ from invoicing.domain.tax.treatment import TaxCategory, TaxTreatment
 from invoicing.tax_ports import TaxParty, TaxQuestion
 from rating.domain.fields import parse_amount
 
-_TIMEOUT_SECONDS = 10.0
+_TIMEOUT_SECONDS = 10
 _TEXT_MAX = 300
 
 
@@ -29,7 +29,7 @@ class HttpTaxService:
     def __init__(self, url: str, token: str | None = None, *, timeout_seconds: float = _TIMEOUT_SECONDS) -> None:
         self._url = url.rstrip("/")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        timeout = httpx2.Timeout(timeout_seconds, connect=min(3.0, timeout_seconds))
+        timeout = httpx2.Timeout(timeout_seconds, connect=min(3, timeout_seconds))
         self._client = httpx2.AsyncClient(timeout=timeout, follow_redirects=False, headers=headers)
 
     async def treatments(self, party: TaxParty, questions: Sequence[TaxQuestion], currency: str) -> list[TaxTreatment]:

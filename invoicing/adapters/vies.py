@@ -17,7 +17,7 @@ from core.tax_places import read_vat_number
 from invoicing.tax_ports import VatAnswer
 
 DEFAULT_URL = "https://ec.europa.eu/taxation_customs/vies/rest-api"
-_TIMEOUT_SECONDS = 20.0
+_TIMEOUT_SECONDS = 20
 # What the question itself is blamed for; asking again would say the same.
 _REFUSALS = {
     "INVALID_INPUT": ("vat_number", "VIES does not take the number as one of its country"),
@@ -33,7 +33,7 @@ class Vies:
 
     def __init__(self, url: str = DEFAULT_URL, *, timeout_seconds: float = _TIMEOUT_SECONDS) -> None:
         self._url = url.rstrip("/")
-        timeout = httpx2.Timeout(timeout_seconds, connect=min(5.0, timeout_seconds))
+        timeout = httpx2.Timeout(timeout_seconds, connect=min(5, timeout_seconds))
         self._client = httpx2.AsyncClient(timeout=timeout, follow_redirects=False)
 
     async def check(self, vat_number: str, requester: str, now: datetime) -> VatAnswer:

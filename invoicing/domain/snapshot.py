@@ -64,11 +64,6 @@ def build_snapshot(
     Dates are those of `time_zone`, whose days bound the billing period. The draft's tax must be determined; amounts
     have the books' sign. `corrected_at` has the dates of corrected invoices by id as far as they are known.
     """
-    dates = corrected_at or {}
-    corrects = {
-        number: {"number": number, "issued_at": format_instant(dates[one]) if one in dates else None}
-        for one, number in numbers_corrected.items()
-    }
     currency = draft.currency
     return {
         "format": FORMAT,
@@ -77,18 +72,8 @@ def build_snapshot(
         "locale": "en_US",
         "time_zone": time_zone,
         "seller": seller.as_document(),
-        "bill_to": {
-            "tenant_id": buyer.tenant_id,
-            "name": buyer.name,
-            "email": buyer.email,
-            "address": [line for line in buyer.address.split("\n") if line],
-            "country": buyer.country,
-            "state": buyer.state,
-            "postal_code": buyer.postal_code,
-            "vat_number": buyer.vat_number,
-            "is_business": buyer.is_business,
-        },
-        "corrects": [corrects[number] for number in sorted(corrects)],
+        "bill_to": _bill_to(buyer),
+        "corrects": _corrects(numbers_corrected, corrected_at or {}),
         "reason": reason,
         "invoice": {
             "invoice_id": draft.invoice_id,
@@ -106,12 +91,7 @@ def build_snapshot(
         "transfer": transfer_details(number, draft.currency, seller.bank_accounts),
         "plan": plan,
         "groups": _groups(draft, numbers_corrected),
-        # Whether the lines' amounts hold their tax; `net` of a line never does.
-        "tax_behavior": _behavior(draft),
-        "subtotal": money_text(draft.subtotal, currency),
-        "taxes": [_tax(group, currency) for group in taxes_of(draft.lines)],
-        "tax": money_text(draft.tax, currency),
-        "total": money_text(draft.total, currency),
+        **_sums(draft),
         "exchange_rate": exchange.as_document() if exchange else None,
         "credits_applied": money_text(credits_applied, currency),
         "amount_credited": money_text(amount_credited, currency),
@@ -123,6 +103,40 @@ def build_snapshot(
 def money_text(amount: Decimal, currency: str) -> str:
     """Write a rounded amount with all decimal places of its currency."""
     return f"{amount:.{minor_units(currency)}f}"
+
+
+def _bill_to(buyer: Buyer) -> dict[str, Any]:
+    return {
+        "tenant_id": buyer.tenant_id,
+        "name": buyer.name,
+        "email": buyer.email,
+        "address": [line for line in buyer.address.split("\n") if line],
+        "country": buyer.country,
+        "state": buyer.state,
+        "postal_code": buyer.postal_code,
+        "vat_number": buyer.vat_number,
+        "is_business": buyer.is_business,
+    }
+
+
+def _corrects(numbers: Mapping[str, str], dates: Mapping[str, datetime]) -> list[dict[str, str | None]]:
+    """Return the corrected invoices by number, with their dates as far as they are known."""
+    by_number = {number: dates.get(invoice_id) for invoice_id, number in numbers.items()}
+    return [
+        {"number": number, "issued_at": format_instant(at) if at else None} for number, at in sorted(by_number.items())
+    ]
+
+
+def _sums(draft: Draft) -> dict[str, Any]:
+    currency = draft.currency
+    return {
+        # Whether the lines' amounts hold their tax; `net` of a line never does.
+        "tax_behavior": _behavior(draft),
+        "subtotal": money_text(draft.subtotal, currency),
+        "taxes": [_tax(group, currency) for group in taxes_of(draft.lines)],
+        "tax": money_text(draft.tax, currency),
+        "total": money_text(draft.total, currency),
+    }
 
 
 def _behavior(draft: Draft) -> str:

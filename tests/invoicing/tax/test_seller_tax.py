@@ -63,7 +63,7 @@ def test_the_shipped_example_charges_nothing_and_says_so() -> None:
     [
         ({"regime": "all"}, "DE", "tax.regime", "unknown_regime"),
         ({"regime": "none"}, "DE", "tax.reason", "missing_field"),
-        ({"currency": "XXX"}, "DE", "tax.currency", "unknown_currency"),
+        ({"currency": "XAU"}, "DE", "tax.currency", "unknown_currency"),
         ({"one_stop_shop": "US"}, "DE", "tax.one_stop_shop", "invalid_country"),
         ({"one_stop_shop": "FR"}, "DE", "tax.one_stop_shop", "invalid_country"),
         ({"registrations": []}, "DE", "tax.registrations", "missing_registration"),
