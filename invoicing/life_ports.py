@@ -39,7 +39,7 @@ class IssuedDocuments(Protocol):
         ...
 
     async def billed_with(self, invoice_id: str) -> dict[str, Billed]:
-        """Return what all documents billed of the items that an invoice billed, by item key."""
+        """Return what all documents billed of the items that an invoice billed or that lower it, by item key."""
         ...
 
     async def corrected_by(self, invoice_id: str) -> list[Standing]:

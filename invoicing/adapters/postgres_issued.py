@@ -44,7 +44,8 @@ _ROWS = (
     f"SELECT line.invoice_id, number, {LINE_COLUMNS}"  # noqa: S608 - constants only
     " FROM invoice_lines AS line JOIN invoices USING (invoice_id)"
     " WHERE tenant_id = %(tenant)s AND status NOT IN ('draft', 'void')"
-    " AND item_key IN (SELECT item_key FROM invoice_lines WHERE invoice_id = %(invoice)s)"
+    " AND item_key IN (SELECT item_key FROM invoice_lines"
+    " WHERE invoice_id = %(invoice)s OR corrects_invoice = %(invoice)s)"
     " ORDER BY issued_at, sequence, invoice_id, position"
 )
 _LINES = (
@@ -110,7 +111,7 @@ class PostgresIssued:
         return int(rows[0]["next"])
 
     async def billed_with(self, invoice_id: str) -> dict[str, Billed]:
-        """Return what all documents billed of the items that an invoice billed, by item key."""
+        """Return what all documents billed of the items that an invoice billed or that lower it, by item key."""
         rows = await self._rows(_ROWS, {"tenant": self._tenant_id, "invoice": invoice_id})
         return bill_up(BilledLine(row.pop("invoice_id"), row.pop("number"), read_line(row)) for row in rows)
 

@@ -18,12 +18,10 @@ from decimal import Decimal
 
 from core.errors import Fault, InvalidInputError, must_hold
 from core.money import from_minor, round_to_minor, to_minor
-from invoicing.domain.lines import Billed, Line, Share
+from invoicing.domain.lines import BENEATH, Billed, Line, Share
 from invoicing.domain.standing import Application, Standing
 
 _ZERO = Decimal(0)
-# What lowers the other lines of its own charge, and so is given back with them.
-_BENEATH = frozenset({"discount", "maximum"})
 
 
 def shares_of(invoice_id: str, billed: Mapping[str, Billed]) -> list[Share]:
@@ -98,7 +96,7 @@ def lowered_together(share: Share, shares: Sequence[Share]) -> list[Share]:
         for one in shares
         if one.line.kind != "coupon" and (one.line.plan_id, one.line.charge_id, one.line.settles) == place
     ]
-    members = charge if any(one.line.kind in _BENEATH for one in charge) else [share]
+    members = charge if any(one.line.kind in BENEATH for one in charge) else [share]
     keys = {one.line.item_key for one in members}
     coupons = [one for one in shares if one.line.evidence.get("coupon", {}).get("lowers") in keys]
     return [*members, *coupons]

@@ -27,6 +27,8 @@ from rating.domain.net_lines import LineAmount
 from rating.domain.price import Dimensions
 
 _ZERO = Decimal(0)
+# What lowers the other lines of its own charge, and so is given back with them.
+BENEATH = frozenset({"discount", "maximum"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +176,12 @@ def _bill_up(rows: Sequence[BilledLine]) -> Billed:
             shares[target.invoice_id] = replace(target, line=kept)
         else:
             must_hold(not line.adjusts, f"{row.number} gives back {line.item_key}, which was not billed")
-            own = shares.get(row.invoice_id)
+            # What a credit note takes off an item that nobody was billed (a coupon that came later) is of the invoice
+            # that it lowers; anything else of the document it stands on.
+            owner = line.corrects_invoice if target is None and line.corrects_invoice else row.invoice_id
+            own = shares.get(owner)
             whole = line if own is None else _plus(own.line, line)
-            shares[row.invoice_id] = Share(row.invoice_id, row.number, whole)
+            shares[owner] = Share(owner, row.number, whole)
     left = sum((share.line.amount for share in shares.values()), _ZERO)
     must_hold(left == summed.amount + adjusted, f"what is left of {first.line.item_key} is not the sum of its lines")
     bearing = tuple(share for share in shares.values() if not share.is_empty)
@@ -225,24 +230,21 @@ def difference(proposed: Sequence[Line], billed: Mapping[str, Billed]) -> list[L
     difference are left out.
     """
     must_hold(len({line.item_key for line in proposed}) == len(proposed), "two proposed lines share an item key")
+    owed = {line.item_key: line for line in proposed}
+    for key in sorted(billed.keys() - owed.keys()):
+        owed[key] = replace(billed[key].line, quantity=_ZERO, exact_amount=_ZERO, amount=_ZERO)
     lines: list[Line] = []
-    for line in proposed:
+    for line in _not_below_what_was_given_back(owed, billed):
         before = billed.get(line.item_key)
         if before is None or before.is_new_again:
             lines.append(line)
         else:
             lines += _less(line, before)
-    keys = {line.item_key for line in proposed}
-    for key in sorted(billed.keys() - keys):
-        gone = billed[key]
-        nothing = replace(gone.line, quantity=_ZERO, exact_amount=_ZERO, amount=_ZERO)
-        lines += _less(nothing, gone)
     return [line for line in lines if line.corrects_invoice is None or line.amount or line.quantity]
 
 
 def _less(line: Line, before: Billed) -> list[Line]:
     """Return what is to be billed of an item that was billed before."""
-    line = _not_below_what_was_given_back(line, before.adjusted)
     was = before.line
     evidence = {
         **line.evidence,
@@ -273,12 +275,51 @@ def _less(line: Line, before: Billed) -> list[Line]:
     return _taken_back(more, before.shares)
 
 
-def _not_below_what_was_given_back(line: Line, adjusted: Decimal) -> Line:
-    """Return the line as owed with what was given back by hand still standing: never credited below zero by both."""
+def _not_below_what_was_given_back(owed: Mapping[str, Line], billed: Mapping[str, Billed]) -> list[Line]:
+    """Return what is owed with what was given back by hand still standing: never credited below zero by both.
+
+    First by item. Then together with what lowers it: a coupon that came later takes nothing off what was given back,
+    and neither does a discount or maximum of the charge.
+    """
+    adjusted = {key: one.adjusted for key, one in billed.items() if one.adjusted}
+    if not adjusted:
+        return list(owed.values())
+    held = {key: _held(line, adjusted.get(key, _ZERO)) for key, line in owed.items()}
+    for key in sorted(adjusted):
+        if held[key].kind != "coupon":
+            _hold_together(held, adjusted, {key})
+    beneath = {_place(line) for line in held.values() if line.kind in BENEATH}
+    for place in {_place(held[key]) for key in adjusted} & beneath:
+        _hold_together(held, adjusted, {key for key, line in held.items() if _place(line) == place})
+    return [line for key, line in held.items() if line.amount or not owed[key].amount or key in billed]
+
+
+def _held(line: Line, adjusted: Decimal) -> Line:
     if adjusted == 0:
         return line
-    least = max(line.amount, -adjusted) if adjusted < 0 else min(line.amount, -adjusted)
-    return line if least == line.amount else replace(line, amount=least, exact_amount=least)
+    return _owing(line, max(line.amount, -adjusted) if adjusted < 0 else min(line.amount, -adjusted))
+
+
+def _hold_together(held: dict[str, Line], adjusted: Mapping[str, Decimal], keys: set[str]) -> None:
+    """Raise what lowers these items, and if need be the items, until together they owe what was given back of them."""
+    members = keys | {key for key, line in held.items() if line.evidence.get("coupon", {}).get("lowers") in keys}
+    short = -sum((held[key].amount + adjusted.get(key, _ZERO) for key in members), _ZERO)
+    for key in sorted(members, key=lambda key: (held[key].amount, key)):
+        line = held[key]
+        if short <= 0:
+            return
+        room = -line.amount - adjusted.get(key, _ZERO) if line.amount < 0 else short
+        raised = min(short, max(room, _ZERO))
+        held[key], short = _owing(line, line.amount + raised), short - raised
+
+
+def _owing(line: Line, amount: Decimal) -> Line:
+    return line if amount == line.amount else replace(line, amount=amount, exact_amount=amount)
+
+
+def _place(line: Line) -> tuple[str, str, datetime | None]:
+    """Return the charge of a plan and the period it settles."""
+    return (line.plan_id, line.charge_id, line.settles)
 
 
 def _taken_back(back: Line, shares: Sequence[Share]) -> list[Line]:
@@ -331,8 +372,7 @@ def _lowers(line: Line, billed: Mapping[str, Billed]) -> str | None:
     if key:
         found = [one for one in bearing if one.line.item_key == key]
     else:
-        place = (line.plan_id, line.charge_id, line.settles)
-        found = [one for one in bearing if (one.line.plan_id, one.line.charge_id, one.line.settles) == place]
+        found = [one for one in bearing if _place(one.line) == _place(line)]
     return found[-1].shares[-1].invoice_id if found else None
 
 

@@ -115,7 +115,7 @@ class MemoryIssued:
 
     async def billed_with(self, invoice_id: str) -> dict[str, Billed]:
         rows = [row for _, row in rows_of(self._state.counting())]
-        keys = {row.line.item_key for row in rows if row.invoice_id == invoice_id}
+        keys = {row.line.item_key for row in rows if invoice_id in (row.invoice_id, row.line.corrects_invoice)}
         return bill_up(row for row in rows if row.line.item_key in keys)
 
     async def corrected_by(self, invoice_id: str) -> list[Standing]:

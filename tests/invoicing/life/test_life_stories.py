@@ -425,6 +425,22 @@ async def test_a_coupon_redeemed_after_the_invoice(stage: Stage) -> None:
     assert {line.corrects_invoice for line in note.draft.lines} == {invoice.draft.invoice_id}
     assert stage.standing(invoice).amount_due == Decimal("44.00")
     await nothing_new(stage)
+    stage.pay(invoice)
+    note, anew = await stage.reissue(invoice)
+    assert (str(note.total), str(anew.total)) == ("-44.00", "44.00"), "what the coupon took off goes with the invoice"
+    await nothing_new(stage)
+
+
+async def test_a_coupon_takes_nothing_off_what_was_given_back(stage: Stage) -> None:
+    invoice = await october(stage)
+    position = next(at for at, line in enumerate(invoice.draft.lines, 1) if line.description == "Base")
+    await stage.credit(invoice, **{f"line_{position}": None})
+    stage.redeem(COUPON, "2026-10-20")
+    note = await the_one(stage, "2026-11-05", "2026-10")
+    # 20 % of 25.00; of the 30.00 nothing is left that a coupon could lower.
+    assert str(note.total) == "-5.00"
+    assert stage.total_of_documents() == Decimal("20.00")
+    await nothing_new(stage)
 
 
 async def test_late_usage_after_a_credit_note_after_late_usage(stage: Stage) -> None:
