@@ -16,12 +16,14 @@ from core.clock import ManualClock
 from core.errors import ConflictError, InvalidInputError, NotFoundError
 from core.messages import InvoiceFinalized, PaymentDisputed, PaymentSettled, decode_message
 from core.money import Money
+from invoicing import overdue_worker
 from invoicing.adapters.postgres_overdue import PostgresDueInvoices
 from invoicing.adapters.postgres_settlements import PostgresSettlements
 from invoicing.mark_overdue import mark_overdue
 from invoicing.record_money_back import record_dispute
 from invoicing.settle_invoice import settle_invoice
 from payments.domain.payment import Payment, PaymentStatus, payment_id_of
+from payments.dunning import worker
 from payments.dunning.adapters.charge_again import ChargeAgainAtProviders
 from payments.dunning.adapters.postgres_dunning import PostgresDunning
 from payments.dunning.adapters.postgres_mails import PostgresMailQueue
@@ -359,3 +361,23 @@ async def test_an_invoice_is_overdue_when_its_day_is_over_where_the_tenant_is(de
     # Los Angeles' 4th ends at 08:00 UTC on the 5th, Tokyo's 5th at 15:00 UTC.
     assert marked == {invoices["America/Los_Angeles"]: 12, invoices["Asia/Tokyo"]: 19}
     assert await mark_overdue(invoices=store, clock=clock) == []
+
+
+async def test_the_workers_mark_dun_and_tell(desk: Desk, pool: Pool, settings: Settings, standins: Standins) -> None:
+    """As processes run them, with the machine's clock: an invoice that was due yesterday."""
+    now = datetime.now(UTC)
+    invoice = await by_transfer(desk, "pt", due=now - timedelta(days=2))
+    stop = asyncio.Event()
+    with_mail = settings.model_copy(update={"smtp_url": standins.settings()["METERBOOK_SMTP_URL"]})
+    tasks = [asyncio.create_task(work.run(with_mail, stop)) for work in (worker, overdue_worker)]
+    async with asyncio.timeout(60):
+        while not standins.mails():
+            await asyncio.sleep(0.1)
+        while (await rows(pool, "SELECT status FROM invoices WHERE invoice_id = %s", invoice.invoice_id)) != [
+            {"status": "overdue"}
+        ]:
+            await asyncio.sleep(0.1)
+    stop.set()
+    await asyncio.gather(*tasks)
+    assert standins.mails()[0]["subject"].startswith("A fatura TEST-")
+    assert await steps(pool, invoice) == ["upcoming-1"]
