@@ -18,6 +18,7 @@ from unicodedata import bidirectional
 
 from babel import Locale, UnknownLocaleError
 from babel.dates import format_date, format_interval
+from babel.languages import get_official_languages
 from babel.numbers import format_currency, format_decimal, format_percent
 
 from core.errors import must_hold
@@ -97,7 +98,13 @@ def load_words(language: str) -> Words:
 
 
 def locale_of(language: str, country: str) -> str:
-    """Return the locale in which a reader of the language in the country writes figures, such as `de_CH`."""
+    """Return the locale in which a reader of the language in the country writes figures, such as `de_CH`.
+
+    Where the language is not one of the country's own, its home's: an English invoice to Germany is written as at home.
+    """
+    own = get_official_languages(country, regional=True, de_facto=True)
+    if language not in own:
+        return _REGIONS[language]
     try:
         return str(Locale.parse(f"{language}_{country}"))
     except (UnknownLocaleError, ValueError):
@@ -156,7 +163,7 @@ class Writer:
 
     def country(self, code: str) -> str:
         """Return a country's name."""
-        return self._territories.get(code, code)
+        return str(self._territories.get(code, code))
 
     def plural(self, unit: str) -> str:
         """Say several of a unit; abbreviations stay as they are, and so do units that no catalogue knows."""

@@ -50,6 +50,31 @@ async def test_an_invoice_is_json_or_pdf_as_asked(
         assert answer.headers["content-disposition"] == 'inline; filename="inv_1.pdf"'
 
 
+@pytest.mark.parametrize(
+    ("request_", "kind"),
+    [
+        ("document", "application/pdf"),
+        ("document?format=pdf", "application/pdf"),
+        ("document?format=cii", "application/xml"),
+        ("document?format=ubl", "application/xml"),
+        ("document?format=docx", None),
+    ],
+)
+async def test_a_document_is_downloaded_in_the_form_that_is_named(
+    request_: str, kind: str | None, client: httpx2.AsyncClient, fakes: Fakes
+) -> None:
+    fakes.invoices.invoices = [{"invoice_id": "inv_1"}]
+    fakes.invoices.documents = {"inv_1": b"bytes"}
+    answer = await client.get(f"/api/v1/invoices/inv_1/{request_}")
+    if kind is None:
+        assert_refused(answer, 422, "invalid_parameter")
+        return
+    assert (answer.status_code, answer.content, answer.headers["content-type"]) == (200, b"bytes", kind)
+    assert answer.headers["content-security-policy"] == "sandbox"
+    xml = await client.get("/api/v1/invoices/inv_1", headers={"accept": "application/xml"})
+    assert xml.headers["content-type"] == "application/xml"
+
+
 async def test_a_document_that_is_not_rendered_yet_says_so(client: httpx2.AsyncClient, fakes: Fakes) -> None:
     fakes.invoices.invoices = [{"invoice_id": "inv_1"}]
     answer = await client.get("/api/v1/invoices/inv_1", headers={"accept": "application/pdf"})
@@ -141,7 +166,8 @@ async def test_openapi_describes_every_endpoint(client: httpx2.AsyncClient) -> N
         "/api/v1/reservations/{reservation_id}/release", "/api/v1/invoices",
         "/api/v1/invoices/{reference}/credit-notes", "/api/v1/invoices/{reference}/void",
         "/api/v1/invoices/{reference}/write-off", "/api/v1/invoices/{reference}/reissue",
-        "/api/v1/invoices/{invoice_id}", "/api/v1/webhooks/stripe", "/health", "/ready",
+        "/api/v1/invoices/{invoice_id}", "/api/v1/invoices/{invoice_id}/document", "/api/v1/webhooks/stripe",
+        "/health", "/ready",
         "/api/v1/webhooks/paypal",
         "/api/v1/usage/summary", "/api/v1/usage/{tenant_id}",
         "/api/v1/usage/void", "/api/v1/usage/amend", "/api/v1/usage/backfill",

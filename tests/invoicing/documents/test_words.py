@@ -91,6 +91,10 @@ def writer(language: str, country: str, currency: str = "EUR") -> Writer:
         ("en", "JP", "JPY", "1234", "¥1,234"),
         ("en", "US", "KWD", "1.234", "KWD 1.234"),
         ("de", "XX", "EUR", "0", "0,00 €"),
+        ("en", "DE", "EUR", "1234.50", "€1,234.50"),
+        ("en", "IE", "EUR", "1234.50", "€1,234.50"),
+        ("es", "US", "USD", "1234.50", "$1,234.50"),
+        ("pt", "DE", "EUR", "12345.60", "12 345,60 €"),
     ],
 )
 def test_amounts_are_written_as_their_readers_do(
