@@ -59,7 +59,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
 @asynccontextmanager
 async def _charging(settings: Settings) -> AsyncIterator[Mapping[str, PaymentProvider]]:
     """Who is paid by transfer alone has no provider, and is reminded all the same."""
-    if settings.stripe_api_key is None:
+    if settings.stripe_api_key is None and settings.paypal_client_id is None:
         yield {}
         return
     async with open_providers(settings) as providers:
