@@ -98,6 +98,7 @@ def _mount_stages() -> None:
     from rating.simulate_command import create_command as create_simulate
     from runtime.demo.command import demo
     from runtime.processes import bank, contracts
+    from runtime.processes.ledger_history import catch_up
     from runtime.processes.preview import preview
     from runtime.processes.price_book import read_price_book
     from runtime.processes.reconcile import open_reconciler
@@ -131,6 +132,7 @@ def _mount_stages() -> None:
     app.add_typer(alert_app, name="alerts")
     app.add_typer(coupon_app, name="coupon")
     app.add_typer(credit_app, name="credits")
+    ledger_app.command()(catch_up)
     app.add_typer(ledger_app, name="ledger")
     app.add_typer(dunning_app, name="dunning")
 

@@ -31,6 +31,8 @@ from invoicing.commands import request_invoices
 from invoicing.invoice_period import invoice_period
 from invoicing.ports import ListedInvoice
 from invoicing.preview_invoice import Wish, preview_invoice
+from ledger.adapters.postgres_audit import PostgresAudit
+from ledger.check_ledger import check_ledger
 from rating.adapters.postgres_credits import PostgresCreditLedger
 from rating.domain.credit import CreditGrant, CreditKind
 from runtime.clickhouse import INSERT_SETTINGS, connect_clickhouse
@@ -151,6 +153,9 @@ async def test_from_request_to_paid_pdf_and_again_nothing_new(settings: Settings
 
         first, late = await until("the late usage's invoice", second)
         assert first == paid, "what was finalized and paid did not change"
+        async with create_pool(settings, max_size=1) as pool:
+            faults = (await check_ledger(PostgresAudit(pool))).faults
+        assert [fault for fault in faults if fault.startswith(tenant_id)] == [], "the ledger is what the books say"
         assert (late.sequence, late.total) == (2, Decimal("0.50"))  # 10 × 0.05
 
 

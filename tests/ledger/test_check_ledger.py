@@ -18,6 +18,7 @@ from core.messages import PaymentDisputed, PaymentRefunded, PaymentSettled
 from invoicing.adapters.postgres_settlements import PostgresSettlements
 from invoicing.record_money_back import record_dispute, record_refund
 from invoicing.settle_invoice import settle_invoice
+from ledger.adapters.postgres import PostgresLedger
 from ledger.adapters.postgres_audit import PostgresAudit
 from ledger.check_ledger import check_ledger
 from ledger.commands import app
@@ -26,6 +27,7 @@ from ledger.ports import Audited, Balances, Figure
 from rating.adapters.postgres_credits import PostgresCreditLedger
 from rating.domain.credit import CreditGrant, CreditKind, EntryKind
 from runtime.postgres import Pool, create_pool
+from runtime.processes.ledger_history import post_history
 from runtime.settings import Settings
 from tests.ledger.conftest import NOW
 from tests.ledger.scene import add_invoice, add_payment, add_tenant
@@ -194,3 +196,32 @@ def test_an_unknown_account_is_refused(name: str) -> None:
     refused = CliRunner().invoke(app, ["show", "--account", name])
     assert isinstance(refused.exception, InvalidInputError)
     assert refused.exception.faults[0].code == "unknown_account"
+
+
+@pytest.mark.integration
+async def test_what_was_stored_before_the_ledger_is_posted_once(pool: Pool, tenant: str) -> None:
+    await play(pool, tenant)
+    before = await balances_of(pool, tenant)
+    # As if the ledger had just been made: its rules are for everybody, so they are lifted for this.
+    async with pool.connection() as connection, connection.transaction():
+        await connection.execute("SET LOCAL session_replication_role = replica")
+        gone = "SELECT entry_id FROM ledger_postings WHERE tenant_id = %s"
+        await connection.execute(
+            f"DELETE FROM ledger_entries WHERE entry_id IN ({gone}) AND kind IN ('invoice', 'credit', 'settlement')"
+            " AND cause <> %s || '-pay-2'".encode(),
+            (tenant, tenant),
+        )
+        await connection.execute(
+            "DELETE FROM ledger_postings AS one WHERE NOT EXISTS"
+            " (SELECT FROM ledger_entries AS entry WHERE entry.entry_id = one.entry_id)"
+        )
+    assert len(await faults(pool, tenant)) > 3
+    assert await post_history(pool, NOW) >= 5  # two invoices, one settlement, a grant and a draw
+    assert await faults(pool, tenant) == []
+    assert await balances_of(pool, tenant) == before
+    assert await post_history(pool, NOW) == 0
+
+
+async def balances_of(pool: Pool, tenant: str) -> Balances:
+    async with pool.connection() as connection:
+        return await PostgresLedger(connection).balances(tenant_id=tenant)
