@@ -9,6 +9,7 @@ import pytest
 from core.clock import SystemClock
 from core.errors import UnavailableError
 from core.messages import InvoiceFinalized
+from payments.charge_invoice import charge_invoice
 from payments.domain.payment import AUTHENTICATION_ABANDONED, Payment
 from payments.refund_payment import RefundRequest, refund_payment
 from tests.payments.paypal.conftest import World
@@ -94,6 +95,38 @@ async def test_who_does_not_approve_in_time_burns_no_retry_and_can_pay_no_more_b
     assert await world.capture() == 0
     assert world.paypal.account.ledger() == []
     assert await world.status(invoice) == ["canceled"]
+
+
+async def test_dunnings_next_attempt_has_a_link_of_its_own_and_both_links_make_one_capture(world: World) -> None:
+    invoice = await world.add_invoice()
+    first = await world.charge(invoice)
+    assert first is not None
+    await world.tell()
+    world.clock.ahead = timedelta(hours=3, minutes=1)
+    await world.give_up()
+    second = await charge_invoice(
+        invoice,
+        store=world.store,
+        providers={"paypal": world.provider},
+        clock=world.clock,
+        retry_of=first.payment_id,
+    )
+    assert second is not None
+    assert (second.attempt, second.status, second.provider_reference != first.provider_reference) == (
+        2,
+        "requires_action",
+        True,
+    )
+    await world.tell()
+    # The payer finds both mails and approves in both.
+    await world.approve(first.payment_id)
+    await world.approve(second.payment_id)
+    await world.apply()
+    await world.capture()
+    await world.apply()
+    assert await world.status(invoice) == ["canceled", "succeeded"]
+    assert [taken["custom_id"] for taken in world.paypal.account.ledger()] == [second.payment_id]
+    assert await world.books.announced(invoice) == ["payment.failed", "payment.settled"]
 
 
 async def test_nobody_is_reminded_who_has_approved_although_its_webhook_never_came(world: World) -> None:
