@@ -177,6 +177,10 @@ class BankUnit(Protocol):
         """Return entries of these statuses, oldest first, unlocked."""
         ...
 
+    async def returnable(self) -> list[tuple[BankEntry, Decimal]]:
+        """Return the entries that came in and were allocated, with what of them was not taken back, oldest first."""
+        ...
+
     async def invoices(self, currency: str) -> list[OpenInvoice]:
         """Return the invoices of a currency that a payment may be meant for, those that are paid among them."""
         ...

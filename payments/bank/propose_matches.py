@@ -73,11 +73,8 @@ async def confirm_exact(
 async def _received(unit: BankUnit) -> dict[str, Sequence[Movement]]:
     """Return what came in and was confirmed, by account, with what of it can still be taken back."""
     found: dict[str, list[Movement]] = {}
-    for entry in await unit.entries(statuses=("done", "open")):
-        if entry.amount > 0 and entry.allocated:
-            left = sum((each.left for each in await unit.given(entry.entry_id)), Decimal(0))
-            if left:
-                found.setdefault(entry.account_id, []).append(_movement(entry, left))
+    for entry, left in await unit.returnable():
+        found.setdefault(entry.account_id, []).append(_movement(entry, left))
     return {account: tuple(movements) for account, movements in found.items()}
 
 

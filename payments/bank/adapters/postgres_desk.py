@@ -86,6 +86,13 @@ SELECT a.*, i.number, coalesce((
 FROM bank_allocations a LEFT JOIN payments p USING (payment_id) LEFT JOIN invoices i ON i.invoice_id = p.invoice_id
 WHERE a.entry_id = %s ORDER BY a.sequence
 """
+_RETURNABLE = f"""
+SELECT {_ENTRY}, allocated - coalesce((
+    SELECT sum(back.amount) FROM bank_allocations was JOIN bank_allocations back
+        ON back.returned_id = was.allocation_id
+    WHERE was.entry_id = bank_entries.entry_id), 0) AS returnable
+FROM bank_entries WHERE amount > 0 AND allocated > 0 ORDER BY booked_on, entry_id
+"""  # noqa: S608 - put together of constants
 _ADD_ALLOCATION = """
 INSERT INTO bank_allocations (allocation_id, entry_id, kind, tenant_id, amount, fee, payment_id, grant_id, returned_id,
                               reasons, confirmed_by, confirmed_at)
@@ -223,6 +230,11 @@ class PostgresBankUnit:
             " AND (%s::text IS NULL OR account_id = %s) ORDER BY booked_on, entry_id"
         )
         return [_entry(row) for row in await self._rows(query, list(statuses), account_id, account_id)]
+
+    async def returnable(self) -> list[tuple[BankEntry, Decimal]]:
+        """Return the entries that came in and were allocated, with what of them was not taken back, oldest first."""
+        rows = await self._rows(_RETURNABLE)
+        return [(_entry(row), left) for row in rows if (left := row.pop("returnable"))]
 
     async def invoices(self, currency: str) -> list[OpenInvoice]:
         """Return the invoices of a currency that a payment may be meant for, those that are paid among them."""

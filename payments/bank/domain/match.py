@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
 from enum import StrEnum
+from functools import lru_cache
 
 from rapidfuzz import fuzz
 
@@ -264,11 +265,13 @@ def _by_amount(known: _Known, invoices: Sequence[OpenInvoice], rules: Rules) -> 
     exact = [each for each in open_ones if each.open_amount == left]
     near = {each.invoice_id for each in open_ones if nearly_names_invoice(each.number, known.compacted)}
     found: dict[tuple[str, ...], Proposal] = {}
+    served: set[str] = set()
 
     def add(chosen: Sequence[OpenInvoice], reasons: list[Reason]) -> None:
         key = tuple(each.invoice_id for each in chosen)
         if key not in found:
             found[key] = _spread(known, chosen, reasons, rules)
+            served.update(each.tenant_id for each in chosen)
 
     for invoice in exact:
         doubt = [] if len(exact) == 1 else [Reason("ambiguous", f"{len(exact)} invoices have this amount", -10)]
@@ -290,7 +293,7 @@ def _by_amount(known: _Known, invoices: Sequence[OpenInvoice], rules: Rules) -> 
         short = [each for each in own if 0 < each.open_amount - left <= rules.fee_tolerance]
         for invoice in short:
             add([invoice], [])
-        if not any(each.tenant_ids == (own[0].tenant_id,) for each in found.values()):
+        if own[0].tenant_id not in served:
             add(_oldest(own, left), [Reason("oldest_first", "no amount fits: the oldest are paid first", -10)])
     for invoice in open_ones:
         if invoice.invoice_id in near and (invoice.invoice_id,) not in found:
@@ -383,6 +386,7 @@ def _sums_to(own: Sequence[OpenInvoice], total: Decimal) -> list[list[OpenInvoic
     return found
 
 
+@lru_cache(maxsize=65_536)
 def _plain_name(name: str) -> str:
     decomposed = unicodedata.normalize("NFKD", name.casefold())
     letters = "".join(each if each.isalnum() else " " for each in decomposed if not unicodedata.combining(each))

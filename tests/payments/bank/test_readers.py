@@ -200,7 +200,7 @@ def test_sample_of_camt_with_a_batch_and_a_return() -> None:
     assert back.is_reversal
     assert back.counterparty == "Acme Industries AG"
     assert found.closing == D("22975.00")
-    assert one.place == "line 26: BkToCstmrStmt/Stmt/Ntry[1]/NtryDtls/TxDtls[1]"
+    assert one.place == "line 25: BkToCstmrStmt/Stmt/Ntry[1]/NtryDtls/TxDtls[1]"
 
 
 def test_sample_of_an_american_bank_in_csv() -> None:
