@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, TypeVar
 
 import typer
+from rich.console import Console
+from rich.progress import Progress
 
 from core.clock import SystemClock
 from core.errors import Fault, InvalidInputError, NotFoundError
@@ -25,6 +28,7 @@ from invoicing.ports import ListedInvoice
 from invoicing.preview_invoice import Preview, Wish, preview_invoice
 from invoicing.preview_text import preview_document, print_preview
 from invoicing.run_invoicing import InvoicingRun, UsageBehindError, run_invoicing
+from invoicing.try_run import Tried, tenants_to_try, try_run
 from rating.domain.fields import parse_amount
 from runtime.logs import configure_logs
 from runtime.postgres import create_pool
@@ -47,11 +51,18 @@ def run(
     even_if_behind: Annotated[
         bool, typer.Option("--even-if-behind", help="Do not look; what is counted later becomes a further invoice.")
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Only say what would be issued, without tax; nothing is stored or asked for."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Ask for the invoice of every tenant with a subscription in the period; asking again gives nothing new."""
     settings = load_settings()
     configure_logs(settings, "invoice")
+    if dry_run:
+        _print_tried(asyncio.run(_try(settings, period, tenant)), as_json=as_json)
+        return
     done = asyncio.run(request_invoices(settings, period, tenant, wait_seconds=None if even_if_behind else wait))
     if as_json:
         document = {
@@ -114,6 +125,51 @@ def unpark(tenant: Annotated[str, typer.Argument(help="The tenant whose account 
     if not asyncio.run(_with_register(load_settings(), lambda register: register.unpark(tenant))):
         raise NotFoundError(f"no parked account {tenant!r}")
     typer.echo(f"{tenant} may be invoiced again")
+
+
+async def _try(settings: Settings, month: str, tenant_id: str | None) -> list[Tried]:
+    """Propose every tenant's invoices, with a bar at the terminal."""
+    usage, clock = ClickHouseUsage(settings), SystemClock()
+    try:
+        async with create_pool(settings, max_size=1) as pool:
+            books = PostgresBooks(pool)
+            tenants = await tenants_to_try(month, tenant_id=tenant_id, register=PostgresRegister(pool), clock=clock)
+            tried: list[Tried] = []
+            with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+                bar = progress.add_task(f"proposing {month}", total=len(tenants))
+                async for one in try_run(month, tenants, books=books, usage=usage, clock=clock):
+                    tried.append(one)
+                    progress.advance(bar)
+            return tried
+    finally:
+        await usage.close()
+
+
+def _print_tried(tried: list[Tried], *, as_json: bool) -> None:
+    if as_json:
+        documents = [
+            {
+                "tenant_id": one.tenant_id,
+                "currency": one.currency,
+                "documents": one.documents,
+                "subtotal": money_text(one.subtotal, one.currency) if one.currency else None,
+                "left_out": one.left_out or None,
+            }
+            for one in tried
+        ]
+        typer.echo(json.dumps(documents))
+        return
+    sums: dict[str, Decimal] = {}
+    for one in tried:
+        if one.left_out:
+            typer.echo(f"{one.tenant_id:<24} left out: {one.left_out}")
+        elif one.documents:
+            sums[one.currency] = sums.get(one.currency, Decimal(0)) + one.subtotal
+            typer.echo(f"{one.tenant_id:<24} {money_text(one.subtotal, one.currency):>14} {one.currency}")
+    nothing = sum(1 for one in tried if not one.left_out and not one.documents)
+    typer.echo(f"would issue {sum(one.documents for one in tried)} documents; {nothing} tenants owe nothing new")
+    for currency, total in sorted(sums.items()):
+        typer.echo(f"{'in all, without tax':<24} {money_text(total, currency):>14} {currency}")
 
 
 async def request_invoices(

@@ -55,7 +55,7 @@ def one_time(
     as_json: AsJson = False,
 ) -> None:
     """Invoice one-time items: a setup fee, an add-on sold once."""
-    items = [_read_item(text) for text in item]
+    items = [read_item(text) for text in item]
     named = key or derive_id("key", *(json.dumps(one.as_document(), sort_keys=True) for one in items))
     _print([_at_desk(lambda desk: desk.sell_once(tenant, [asdict(one) for one in items], key=named))], as_json=as_json)
 
@@ -73,7 +73,7 @@ def credit(
 ) -> None:
     """Give back part of an invoice, or all of it, by a credit note; what was billed stays billed."""
     wished = None if amount is None else _read_amount(amount, "amount")
-    lines = dict(_read_line(text) for text in line or ())
+    lines = dict(read_line(text) for text in line or ())
     named = key or derive_id("key", number, reason, amount or "", *sorted(line or ()))
     made = _at_desk(lambda desk: desk.credit(number, amount=wished, lines=lines, reason=reason, key=named))
     _print([made], as_json=as_json)
@@ -209,7 +209,8 @@ def _read_amount(text: str, path: str) -> Decimal:
     return amount
 
 
-def _read_line(text: str) -> tuple[int, Decimal | None]:
+def read_line(text: str) -> tuple[int, Decimal | None]:
+    """Return position and amount of `4` or `4=1.50`; raises `InvalidInputError`."""
     position, _, amount = text.partition("=")
     if not (position.isascii() and position.isdigit() and len(position) <= 6):
         raise InvalidInputError(
@@ -218,7 +219,8 @@ def _read_line(text: str) -> tuple[int, Decimal | None]:
     return int(position), _read_amount(amount, "line") if amount else None
 
 
-def _read_item(text: str) -> OneTimeItem:
+def read_item(text: str) -> OneTimeItem:
+    """Return the item of `Setup:99.00:1:piece`; raises `InvalidInputError`."""
     description, *rest = text.split(":")
     if not 1 <= len(rest) <= 3:
         reason = f"expected DESCRIPTION:PRICE[:QUANTITY[:UNIT]], got {text[:80]!r}"
