@@ -99,12 +99,18 @@ async def _tell(
         action = await unit.find_action(payment.payment_id)
     if action is None:
         return 0
-    await notice.send_action_link(payer, payment, action)
+    is_told = True
+    try:
+        await notice.send_action_link(payer, payment, action)
+    except InvalidInputError as refused:
+        # The address takes no mail for good: no use in trying every few seconds. The clock ends it.
+        is_told = False
+        log.error("payer.unreachable", payment_id=payment.payment_id, error=str(refused)[:300])
     async with store.transaction() as unit:
         await unit.mark_payer_told(payment.payment_id, clock.now())
-    _ASKED.labels(provider.name, "told").inc()
-    log.info("payer.told", payment_id=payment.payment_id, tenant_id=payment.tenant_id)
-    return 1
+    _ASKED.labels(provider.name, "told" if is_told else "unreachable").inc()
+    log.info("payer.told", payment_id=payment.payment_id, tenant_id=payment.tenant_id, told=is_told)
+    return int(is_told)
 
 
 async def record_action(store: PaymentStore, asked: Payment, outcome: Outcome, cause: Cause, clock: Clock) -> Payment:

@@ -48,6 +48,11 @@ class ActionMail:
                     use_tls=self._tls,
                     timeout=self._timeout_seconds,
                 )
+        except aiosmtplib.SMTPRecipientsRefused as error:
+            codes = [refusal.code for refusal in error.recipients]
+            if all(500 <= code < 600 for code in codes):
+                raise InvalidInputError([Fault("mail_refused", f"the address was refused: {codes}")]) from error
+            raise UnavailableError(f"the mail server said {codes}") from error
         except aiosmtplib.SMTPResponseException as error:
             if 500 <= error.code < 600:
                 raise InvalidInputError([Fault("mail_refused", f"{error.code} {error.message}"[:300])]) from error

@@ -141,6 +141,17 @@ async def test_an_outage_delays_the_link_and_sends_it_once(broken: str, lane: La
     assert (payment.provider_reference or "no reference") in link
 
 
+async def test_an_address_that_takes_no_mail_is_tried_once_and_the_clock_ends_it(
+    lane: Lane, standins: Standins
+) -> None:
+    payment = await lane.waiting()
+    standins.fail_smtp(code=550, stage="rcpt")
+    assert [await lane.tell(), await lane.tell()] == [0, 0]
+    assert standins.mails() == []
+    assert await lane.give_up(THREE_DAYS + timedelta(minutes=1)) == 1
+    assert (await lane.desk.payment(payment.payment_id)).failure_code == "authentication_abandoned"
+
+
 async def test_without_a_return_address_nobody_is_sent_anywhere(
     books: Books, desk: Desk, provider: StripeProvider, standins: Standins
 ) -> None:
