@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from stdnum import iban as iban_rules
@@ -11,10 +12,13 @@ from stdnum import iban as iban_rules
 from core.bank_account import BankAccount
 from core.errors import Fault, InvalidInputError
 from core.money import MINOR_UNITS
+from invoicing.domain.document import LANGUAGES
 from invoicing.domain.tax.seller_tax import NO_TAX, SellerTax, read_seller_tax
 from rating.domain.fields import Fields
 
 _PREFIX = re.compile(r"[A-Z][A-Z0-9]{0,9}")
+_PICTURES = ("data:image/png;base64,", "data:image/svg+xml;base64,")
+_LOGO_MAX = 33_000
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 # ISO 9362: institution, country, location, and perhaps a branch.
 _BIC = re.compile(r"[A-Z0-9]{4}[A-Z]{2}[A-Z0-9]{2}([A-Z0-9]{3})?")
@@ -38,6 +42,9 @@ class Seller:
     bank_accounts: tuple[BankAccount, ...] = ()
     # Where tax is charged.
     tax: SellerTax = NO_TAX
+    # A picture as a `data:` URI, so that a document needs no other file; and texts in other languages than these.
+    logo: str = ""
+    translations: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def as_document(self) -> dict[str, Any]:
         """Return the seller as JSON for the snapshot."""
@@ -73,11 +80,35 @@ def read_seller(document: object, file: str) -> Seller:
         footer=fields.text("footer", max_length=600),
         bank_accounts=_read_accounts(fields),
         tax=_read_tax(fields),
+        logo=_read_logo(fields),
+        translations=_read_translations(fields),
     )
     fields.finish()
     if faults:
         raise InvalidInputError([Fault(fault.code, fault.reason, f"{file}: {fault.path}") for fault in faults])
     return seller
+
+
+def _read_logo(fields: Fields) -> str:
+    if not fields.has("logo"):
+        return ""
+    logo = fields.text("logo", max_length=_LOGO_MAX)
+    if logo and not logo.startswith(_PICTURES):
+        fields.fault("logo", "invalid_logo", "expected a PNG or SVG of at most 24 kB")
+    return logo
+
+
+def _read_translations(fields: Fields) -> dict[str, dict[str, str]]:
+    found = {}
+    for language, texts in fields.mapping("translations").items():
+        if language not in LANGUAGES:
+            fields.fault(f"translations.{language}", "unknown_language", f"documents speak {', '.join(LANGUAGES)}")
+        below = Fields(texts, fields.at(f"translations.{language}"), fields.faults)
+        found[language] = {
+            name: below.text(name, max_length=600) for name in ("payment_terms", "footer") if below.has(name)
+        }
+        below.finish()
+    return found
 
 
 def _read_tax(fields: Fields) -> SellerTax:
@@ -115,6 +146,6 @@ def _read_account(fields: Fields) -> BankAccount:
         routing=fields.text("routing", default=""),
     )
     if account.bic and not _BIC.fullmatch(account.bic):
-        fields.fault("bic", "invalid_bic", "expected 8 or 11 letters and digits, such as COBADEFFXXX")
+        fields.fault("bic", "invalid_bic", "expected 8 or 11 letters and digits, such as COBADEFF")
     fields.finish()
     return account

@@ -26,8 +26,8 @@ _FORMS = re.compile(
     r"\b(gmbh|ag|kg|ohg|ug|se|ev|inc|incorporated|corp|corporation|company|co|llc|llp|lp|ltd|limited|plc|sa|sas|sarl|srl|sl"
     r"|spa|bv|nv|oy|ab|as|aps|sa de cv|de cv|cv)\b"
 )
-_NAME_PERCENT_MIN = 70.0
-_NAME_PERCENT_SURE = 90.0
+_NAME_PERCENT_MIN = 70
+_NAME_PERCENT_SURE = 90
 # Sums of several invoices are tried for so many invoices of one payer, oldest first; beyond that a person adds up.
 _INVOICES_MAX = 16
 _PROPOSALS_MAX = 3
@@ -135,9 +135,9 @@ class _Known:
     text: str
     compacted: str
     payers: frozenset[str]
-    likeness: dict[str, float] = field(default_factory=dict)
+    likeness: dict[str, int] = field(default_factory=dict)
 
-    def name_percent(self, tenant_name: str) -> float:
+    def name_percent(self, tenant_name: str) -> int:
         if tenant_name not in self.likeness:
             self.likeness[tenant_name] = name_likeness(self.incoming.counterparty, tenant_name)
         return self.likeness[tenant_name]
@@ -217,10 +217,10 @@ def _shares_reference(outgoing: Movement, original: Movement) -> bool:
     return any(len(text) >= 6 and text in said for text in known)
 
 
-def name_likeness(payer: str, tenant: str) -> float:
+def name_likeness(payer: str, tenant: str) -> int:
     """Return how alike two names are, 0 to 100: case, accents, order and legal forms do not matter."""
     one, other = _plain_name(payer), _plain_name(tenant)
-    return float(fuzz.token_sort_ratio(one, other)) if one and other else 0.0
+    return int(fuzz.token_sort_ratio(one, other)) if one and other else 0
 
 
 def _named(
@@ -343,7 +343,7 @@ def _payer_reasons(known: _Known, invoice: OpenInvoice) -> list[Reason]:
     if percent >= _NAME_PERCENT_MIN:
         points = 20 if percent >= _NAME_PERCENT_SURE else 10
         payer = known.incoming.counterparty
-        reasons.append(Reason("name", f"{payer!r} is {percent:.0f} % like {invoice.tenant_name!r}", points))
+        reasons.append(Reason("name", f"{payer!r} is {percent} % like {invoice.tenant_name!r}", points))
     if invoice.tenant_id in known.payers:
         account = known.incoming.counterparty_account
         reasons.append(Reason("known_account", f"{invoice.tenant_id} has paid from {account} before", 20))

@@ -101,13 +101,8 @@ class _Reader:
 
     def _statement(self, element: _Element) -> Statement | None:
         name, account = self._needed(element, "Id"), self._account(element)
-        opening, closing = self._balance(element, _OPENING), self._balance(element, _CLOSING[:1])
-        if closing is None:
-            closing = self._balance(element, _CLOSING[1:], last=True)
-        if opening is None:
-            self.fault(element, "missing_element", f"no opening balance ({', '.join(_OPENING)})")
-        if closing is None:
-            self.fault(element, "missing_element", f"no closing balance ({', '.join(_CLOSING)})")
+        opening = self._balance(element, "opening", _OPENING)
+        closing = self._balance(element, "closing", _CLOSING)
         if name is None or account is None or opening is None or closing is None:
             return None
         currency = opening[0]
@@ -139,20 +134,19 @@ class _Reader:
             self.fault(element, "missing_element", "no Acct/Id/IBAN or Acct/Id/Othr/Id")
         return account or None
 
-    def _balance(
-        self, element: _Element, codes: tuple[str, ...], *, last: bool = False
-    ) -> tuple[str, date, Decimal] | None:
-        found = {}
-        for balance in self._all(element, "Bal"):
-            code = self._text(balance, "Tp/CdOrPrtry/Cd")
-            if last or code not in found:
-                found[code] = balance
-        balance = next((found[code] for code in codes if code in found), None)
+    def _balance(self, element: _Element, which: str, codes: tuple[str, ...]) -> tuple[str, date, Decimal] | None:
+        """Return currency, day and signed amount of the balance whose code comes first in `codes`."""
+        balances = self._all(element, "Bal")
+        # A page has two interim balances: the first is where it begins, the last where it ends.
+        ordered = balances if which == "opening" else balances[::-1]
+        by_code = [(self._text(balance, "Tp/CdOrPrtry/Cd"), balance) for balance in ordered]
+        balance = next((found for code in codes for has, found in by_code if has == code), None)
         if balance is None:
+            self.fault(element, "missing_element", f"no {which} balance ({', '.join(codes)})")
             return None
         amount, day = self._amount(balance), self._day(balance, "Dt")
         if amount is None or day is None:
-            return "XXX", date.min, Decimal(0)
+            return None
         return amount[0], day, amount[1] * self._sign(balance)
 
     def _entries(self, element: _Element, currency: str) -> list[StatementEntry]:

@@ -110,15 +110,13 @@ def read_mt940(content: bytes, file: str) -> list[Statement]:
 def _decode(content: bytes, file: str) -> str:
     if len(content) > BYTES_MAX:
         raise InvalidInputError([Fault("too_large", f"{len(content)} bytes; at most {BYTES_MAX} are read", file)])
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        pass
-    try:
-        # SWIFT knows no letters beyond ASCII; banks that send some write them so.
-        return content.decode("cp1252")
-    except UnicodeDecodeError as error:
-        raise InvalidInputError([Fault("invalid_encoding", f"not text at byte {error.start}", file)]) from None
+    # SWIFT knows no letters beyond ASCII; banks that send some write them in one of these.
+    for encoding in ("utf-8-sig", "cp1252"):
+        try:
+            return content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    raise InvalidInputError([Fault("invalid_encoding", "it is neither UTF-8 nor Windows-1252", file)])
 
 
 def _split(text: str, file: str, faults: list[Fault]) -> list[_Message]:

@@ -12,7 +12,7 @@ from core.creditor_reference import creditor_reference
 _OTHER = re.compile(r"[^A-Z0-9]")
 # What may stand between two characters of a reference: how it was grouped, or where a bank broke the line.
 _GAP = r"[^A-Z0-9]{0,3}"
-_NEAR_PERCENT = 88.0
+_NEAR_PERCENT = 88
 
 
 def compact(text: str) -> str:

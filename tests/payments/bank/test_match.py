@@ -219,14 +219,14 @@ def test_returns_need_the_amount_and_something_else() -> None:
 
 
 def test_an_invoice_shows_the_accounts_in_its_currency() -> None:
-    euro = BankAccount("EUR", "Seller", "Bank", iban="DE89370400440532013000", bic="COBADEFFXXX")
+    euro = BankAccount("EUR", "Seller", "Bank", iban="DE89370400440532013000", bic="COBADEFF370")
     dollar = BankAccount("USD", "Seller", "Bank", account_number="123", routing="123456780")
     shown = transfer_details("MB-2026-000001", "EUR", [euro, dollar])
     assert shown == {
         "reference": "RF21MB2026000001",
         "reference_printed": "RF21 MB20 2600 0001",
         "accounts": [
-            {"holder": "Seller", "bank": "Bank", "iban": "DE89 3704 0044 0532 0130 00", "bic": "COBADEFFXXX",
+            {"holder": "Seller", "bank": "Bank", "iban": "DE89 3704 0044 0532 0130 00", "bic": "COBADEFF370",
              "currency": "EUR"}
         ],
     }  # fmt: skip
@@ -235,7 +235,7 @@ def test_an_invoice_shows_the_accounts_in_its_currency() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["DE89370400440532013000", "de89 3704 0044 0532 0130 00", "37040044/0532013000", "COBADEFFXXX/0532013000EUR"],
+    ["DE89370400440532013000", "de89 3704 0044 0532 0130 00", "37040044/0532013000", "COBADEFF370/0532013000EUR"],
 )
 def test_how_banks_call_an_account(name: str) -> None:
     account = BankAccount(
@@ -243,7 +243,7 @@ def test_how_banks_call_an_account(name: str) -> None:
         "Seller",
         "Bank",
         "DE89370400440532013000",
-        "COBADEFFXXX",
+        "COBADEFF370",
         account_number="0532013000",
         routing="37040044",
     )
