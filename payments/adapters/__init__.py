@@ -1,1 +1,1 @@
-"""PostgreSQL and Stripe behind the ports of `payments.ports`."""
+"""PostgreSQL, Stripe and PayPal behind the ports of `payments.ports`."""
