@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -16,11 +17,13 @@ from core.errors import ConflictError, InvalidInputError
 from invoicing.domain.invoice import DocumentKind, Origin
 from invoicing.domain.standing import Standing
 from invoicing.issue_one_time import OneTimeItem
+from invoicing.terms import Terms
 from rating.domain.credit import CreditKind
 from rating.domain.timeline import ChangeKind
 from tests.invoicing.life.stage import ZERO, Stage
-from tests.invoicing.scene import local
+from tests.invoicing.scene import TERMS, local
 from tests.invoicing.story import COUPON, LARGE, SMALL
+from tests.invoicing.tax.taxing import BERLIN, tables
 
 T = TypeVar("T")
 MONTHS = ("2026-10", "2026-11")
@@ -30,9 +33,11 @@ CENTS = st.integers(1, 8_000).map(lambda cents: Decimal(cents).scaleb(-2))
 class LifeOfInvoices(RuleBasedStateMachine):
     """One tenant, two months, and everybody who may change what its documents say."""
 
+    terms: Terms = TERMS
+
     def __init__(self) -> None:
         super().__init__()
-        self.stage = Stage()
+        self.stage = Stage(self.terms)
         self.minute = 0
         self.adjusted = ZERO
         self.late_coupon = False
@@ -150,7 +155,9 @@ class LifeOfInvoices(RuleBasedStateMachine):
         state = self.stage.books.state
         by_hand = [one for one in state.issued.counting() if one.origin is Origin.MANUAL]
         if not by_hand:
-            months = sum((one.total for one in state.issued.counting() if one.origin is not Origin.ONE_TIME), ZERO)
+            months = sum(
+                (one.draft.subtotal for one in state.issued.counting() if one.origin is not Origin.ONE_TIME), ZERO
+            )
             assert months == asyncio.run(self.stage.owed("2026-10-15", "2026-11-15"))
         assert self.stage.total_of_documents() >= 0
 
@@ -175,5 +182,13 @@ class LifeOfInvoices(RuleBasedStateMachine):
         assert self.run(self.stage.credit(standing, amount, key=key, **lines)) == note, "again: the same note"
 
 
+class LifeOfTaxedInvoices(LifeOfInvoices):
+    """The same with 19 % of German VAT on everything."""
+
+    terms = replace(TERMS, seller=replace(TERMS.seller, tax=replace(BERLIN, currency="USD")), tables=tables())
+
+
+LifeOfTaxedInvoices.TestCase.settings = settings(max_examples=15, stateful_step_count=12, deadline=None)
+TestLifeOfTaxedInvoices = LifeOfTaxedInvoices.TestCase
 LifeOfInvoices.TestCase.settings = settings(max_examples=30, stateful_step_count=12, deadline=None)
 TestLifeOfInvoices = LifeOfInvoices.TestCase

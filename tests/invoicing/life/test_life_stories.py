@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -15,6 +16,8 @@ from rating.domain.timeline import ChangeKind
 from tests.invoicing.life.stage import Stage
 from tests.invoicing.scene import amounts, at
 from tests.invoicing.story import COUPON, CPU, LARGE, SMALL, base, plan, settled, the_one
+from tests.invoicing.tax.taxing import BERLIN, tables
+from tests.invoicing.tax.test_tax_stories import RATES
 
 
 @pytest.fixture
@@ -456,6 +459,38 @@ async def test_late_usage_after_a_credit_note_after_late_usage(stage: Stage) -> 
     used_in_october(stage, 500)
     assert str((await the_one(stage, "2026-11-05", "2026-10")).total) == "16.00"  # 160 × 0.10
     assert stage.total_of_documents() == Decimal("70.00")  # 30 + 400 × 0.10
+    await nothing_new(stage)
+
+
+async def test_taxed_items_are_given_back_with_the_tax_that_was_charged(stage: Stage) -> None:
+    stage.terms = replace(stage.terms, seller=replace(stage.terms.seller, tax=BERLIN), tables=tables(), exchange=RATES)
+    stage.subscribe(SMALL)
+    used_in_october(stage, 351)
+    invoice = await the_one(stage, "2026-11-03", "2026-10")
+    # 30.00 + 251 × 0.10 = 55.10; × 19 % = 10.469
+    assert (str(invoice.draft.subtotal), str(invoice.tax), str(invoice.total)) == ("55.10", "10.47", "65.57")
+    notes = [await stage.credit(invoice, amount) for amount in ("21.85", "21.85", None)]
+    # A third of each line with a third of its tax; the last takes what is left, 21.87.
+    assert [str(note.total) for note in notes] == ["-21.85", "-21.85", "-21.87"]
+    assert sum(note.tax for note in notes) == Decimal("-10.47")
+    await nothing_new(stage)
+    used_in_october(stage, 300)
+    await nothing_new(stage)
+
+
+async def test_a_taxed_correction_and_a_reissue_leave_the_tax_of_what_is_left(stage: Stage) -> None:
+    stage.terms = replace(stage.terms, seller=replace(stage.terms.seller, tax=BERLIN), tables=tables(), exchange=RATES)
+    stage.subscribe(SMALL)
+    used_in_october(stage, 351)
+    invoice = await the_one(stage, "2026-11-03", "2026-10")
+    stage.pay(invoice)
+    used_in_october(stage, 350)
+    note = await the_one(stage, "2026-11-04", "2026-10")
+    # 55.00 × 19 % = 10.45, so 0.02 of tax come back with 0.10.
+    assert (str(note.draft.subtotal), str(note.tax)) == ("-0.10", "-0.02")
+    taken, anew = await stage.reissue(invoice)
+    assert (str(taken.total), str(anew.total), str(anew.tax)) == ("-65.45", "65.45", "10.45")
+    assert str(anew.credits_applied) == "65.45", "credit pays for tax, too"
     await nothing_new(stage)
 
 
