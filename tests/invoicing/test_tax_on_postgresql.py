@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import psycopg
 import pytest
+from typer.testing import CliRunner
 
 from catalogues.commands import apply_files
 from catalogues.load_catalogue import shipped_files
 from core.clock import ManualClock
 from core.errors import InvalidInputError, NotFoundError
 from core.messages import InvoicingRequest
+from invoicing import vat_worker
 from invoicing.adapters.postgres_archive import PostgresArchive
 from invoicing.adapters.postgres_books import PostgresBooks
 from invoicing.adapters.postgres_vat_checks import PostgresVatChecks
@@ -25,9 +30,11 @@ from invoicing.check_vat_numbers import RECHECK_AFTER, check_vat_numbers
 from invoicing.domain.invoice import Invoice
 from invoicing.domain.stored_invoice import LineReference
 from invoicing.domain.tax.taxed_lines import Bucket, TaxedBefore
-from invoicing.invoice_period import Terms, invoice_period
+from invoicing.invoice_period import invoice_period
+from invoicing.tax_commands import app as tax_app
+from invoicing.terms import Terms
 from runtime.postgres import Pool, create_pool
-from runtime.settings import Settings
+from runtime.settings import Settings, load_settings
 from subscriptions.adapters.postgres import PostgresSubscriptionStore
 from subscriptions.commands import add_tenant, change_tenant
 from subscriptions.domain.tenant import Tenant
@@ -257,3 +264,56 @@ async def _answer(books: Books, when: datetime) -> Any:
 async def _checked(books: Books) -> dict[str, Any]:
     rows = await books.rows("SELECT vat_valid, vat_checked_at FROM tenants WHERE tenant_id = %s", books.tenant_id)
     return rows[0]
+
+
+SELLER = """name: Beispiel GmbH
+address: [Am Platz 1, 10115 Berlin]
+country: DE
+email: a@b.example
+tax_id: DE136695976
+number_prefix: BE
+payment_terms: Bald.
+footer: Danke
+tax:
+  regime: registered
+  currency: EUR
+  registrations: [{country: DE, number: DE136695976}]
+"""
+
+
+@pytest.fixture
+async def vies_at(books: Books, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Settings]:
+    """Settings of a seller that charges tax, beside a VIES that knows Acme's number; also in the environment."""
+    await change_tenant(
+        books.settings, books.tenant_id, {"country": "FR", "is_business": True, "vat_number": "FR40303265045"}
+    )
+    server = ViesStandIn()
+    server.valid["FR40303265045"] = ("ACME SA", "PARIS")
+    await server.start()
+    seller = tmp_path / "seller.yaml"
+    seller.write_text(SELLER)
+    for name, value in (("HOME", books.settings.home), ("SELLER_FILE", seller), ("VIES_URL", server.url)):
+        monkeypatch.setenv(f"METERBOOK_{name}", str(value))
+    yield load_settings()
+    await server.stop()
+
+
+async def test_the_worker_asks_about_numbers_that_nobody_asked_about(books: Books, vies_at: Settings) -> None:
+    stop = asyncio.Event()
+    working = asyncio.create_task(vat_worker.run(vies_at, stop))
+    async with asyncio.timeout(30):
+        while (await _checked(books))["vat_valid"] is None:
+            await asyncio.sleep(0.05)
+        stop.set()
+        await working
+    assert (await _checked(books))["vat_valid"] is True
+
+
+async def test_a_person_can_ask_at_once_and_sees_the_proof(books: Books, vies_at: Settings) -> None:
+    command = ["check-vat", "--tenant", books.tenant_id, "--json"]
+    ran = await asyncio.to_thread(CliRunner().invoke, tax_app, command)
+    assert ran.exit_code == 0, ran.output
+    (found,) = json.loads(ran.stdout.splitlines()[-1])
+    assert (found["valid"], found["name"]) == (True, "ACME SA")
+    assert found["consultation"].startswith("WAPIAAAA")
+    assert (await _checked(books))["vat_valid"] is True
