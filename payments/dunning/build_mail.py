@@ -31,11 +31,12 @@ def build_mail(reminder: Reminder, *, message_id: str, sender: str, dated: datet
     mail["To"] = reminder.email
     mail["Date"] = format_datetime(dated)
     mail["Message-ID"] = f"<{message_id}@{host}>"
-    mail["Content-Language"] = reminder.language
     # RFC 3834: no out-of-office replies to a machine.
     mail["Auto-Submitted"] = "auto-generated"
     mail.set_content(_render("reminder.txt", words))
     mail.add_alternative(_render("reminder.html", words), subtype="html")
+    # Only now: what is said of the content before moves into its first part.
+    mail["Content-Language"] = reminder.language
     return mail
 
 

@@ -16,7 +16,7 @@ from prometheus_client import Counter
 
 from core.clock import Clock
 from core.creditor_reference import creditor_reference, print_reference
-from core.errors import InvalidInputError, UnavailableError
+from core.errors import ConflictError, InvalidInputError, UnavailableError
 from payments.dunning.domain.case import Case, judge, may_retry
 from payments.dunning.domain.reminder import Reminder, language_of
 from payments.dunning.domain.schedule import MAILED, DoneStep, PlannedStep, Schedules, StepKind
@@ -105,9 +105,10 @@ async def _charge(
         # The step stays begun: whoever looks after the hold is over asks again, for the same attempt.
         log.warning("dunning.retry_unknown", invoice=invoice.invoice_id, step=started.name, error=str(error)[:300])
         return
-    except InvalidInputError as refused:
+    except (InvalidInputError, ConflictError) as refused:
+        code = refused.faults[0].code if isinstance(refused, InvalidInputError) else refused.code
         log.error("dunning.retry_refused", invoice=invoice.invoice_id, step=started.name, error=str(refused)[:300])
-        await book.finish_retry(invoice.invoice_id, started.name, refused.faults[0].code, None, clock.now())
+        await book.finish_retry(invoice.invoice_id, started.name, code, None, clock.now())
         return
     outcome = "nothing_due" if payment is None else payment.status.value
     payment_id = None if payment is None else payment.payment_id

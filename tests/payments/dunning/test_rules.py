@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from email.message import EmailMessage
 from typing import Any
 
 import pytest
@@ -11,12 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.calendar import Calendar
+from core.clock import ManualClock
 from core.errors import InvalidInputError
 from payments.domain.payment import PaymentStatus
+from payments.dunning.build_mail import build_mail, check_texts
 from payments.dunning.domain.case import Attempt, Stage, UnpaidInvoice, judge, may_retry, worst
 from payments.dunning.domain.decline import Lane, decline_code, lane_of
+from payments.dunning.domain.reminder import Reminder
 from payments.dunning.domain.schedule import Anchor, DoneStep, Schedule, Step, StepKind, at_hour, plan_steps
+from payments.dunning.ports import Answer, WaitingMail
 from payments.dunning.read_schedules import load_schedules, read_schedules
+from payments.dunning.send_reminders import send_next_reminder
 
 NOW = datetime(2026, 11, 4, 10, 0, tzinfo=UTC)
 SCHEDULES = load_schedules(None)
@@ -197,3 +205,86 @@ def test_every_fault_is_told_at_once(tmp_path: Any) -> None:
     assert [fault.code for fault in refused.value.faults] == ["invalid_hour", "invalid_days", "invalid_step"]
     with pytest.raises(InvalidInputError, match="unreadable_file"):
         load_schedules(tmp_path / "none.yaml")
+
+
+# Mails
+
+
+def reminder(**changes: str) -> Reminder:
+    facts = {
+        "kind": "final_notice", "language": "en", "name": "Acme & <Sons>", "email": "pay@acme.example",
+        "invoice_id": "inv_1", "number": "MB-2026-000001", "amount_open": "1234.50", "currency": "EUR",
+        "due_on": "2026-11-04", "next_on": "2026-11-26",
+    }  # fmt: skip
+    return Reminder(**{**facts, **changes})
+
+
+def mail_of(**changes: str) -> EmailMessage:
+    return build_mail(reminder(**changes), message_id="dun_x", sender="Meterbook <b@meter.example>", dated=NOW)
+
+
+@pytest.mark.parametrize(
+    ("language", "amount", "due", "next_day"),
+    [
+        ("en", "€1,234.50", "November 4, 2026", "suspended on November 26, 2026"),
+        ("es", "1.234,50\xa0€", "4 de noviembre de 2026", "se suspenderá el 26 de noviembre de 2026"),
+        ("pt", "1\xa0234,50\xa0€", "4 de novembro de 2026", "será suspensa em 26 de novembro de 2026"),
+        ("de", "1.234,50\xa0€", "4. November 2026", "am 26. November 2026 gesperrt"),
+    ],
+)
+def test_a_mail_says_the_same_in_text_and_html_in_the_tenants_language(
+    language: str, amount: str, due: str, next_day: str
+) -> None:
+    mail = mail_of(language=language)
+    parts = [part.get_content() for part in mail.iter_parts() if isinstance(part, EmailMessage)]
+    assert len(parts) == 2
+    for part in parts:
+        flat = " ".join(part.replace("\xa0", " ").split())
+        for said in (amount.replace("\xa0", " "), due, next_day, "MB-2026-000001"):
+            assert said in flat
+    assert (mail["Message-ID"], mail["Content-Language"]) == ("<dun_x@meter.example>", language)
+    assert "Acme &amp; &lt;Sons&gt;" in parts[1]
+    assert "{" not in parts[0]
+    again = mail_of(language=language)
+    assert [part.get_content() for part in again.iter_parts()] == parts  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", ["upcoming", "payment_failed", "reminder", "final_notice", "suspension"])
+@pytest.mark.parametrize("language", ["en", "es", "pt", "de"])
+@pytest.mark.parametrize(("next_on", "reference"), [("", ""), ("2026-11-26", ""), ("", "RF21 MB20 2600 0001")])
+def test_every_mail_can_be_made(kind: str, language: str, next_on: str, reference: str) -> None:
+    mail = mail_of(kind=kind, language=language, next_on=next_on, reference=reference)
+    (text, _) = [part.get_content() for part in mail.iter_parts()]  # type: ignore[attr-defined]
+    assert not set("{}") & set(text)
+    assert (reference in text) is bool(reference) or not reference
+    assert max(map(len, text.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("email", ["pay@acme.example\nBcc: all@acme.example", "pay@acme.example\r\nX: y"])
+async def test_an_address_that_no_header_can_hold_is_put_away(email: str) -> None:
+    class Held:
+        mail = WaitingMail("dun_x", "inv_1", reminder(email=email), 0, NOW, is_wanted=True)
+        recorded: tuple[str, str] | None = None
+
+        async def record(self, status: str, next_attempt_at: datetime, error: str, now: datetime) -> None:
+            self.recorded = (status, error)
+
+    class Queue:
+        held = Held()
+
+        @asynccontextmanager
+        async def hold_due(self, now: datetime) -> AsyncIterator[Held]:
+            yield self.held
+
+    class Server:
+        async def send(self, message: Any) -> tuple[Answer, str]:
+            raise AssertionError("nothing is sent")
+
+    queue = Queue()
+    assert await send_next_reminder(queue=queue, server=Server(), sender="b@meter.example", clock=ManualClock(NOW))
+    assert queue.held.recorded is not None
+    assert queue.held.recorded[0] == "refused"
+
+
+def test_every_language_has_every_text() -> None:
+    check_texts()
