@@ -14,6 +14,7 @@ import resource
 import time
 from pathlib import Path
 
+from invoicing.adapters import pdf
 from invoicing.adapters.render_workers import RenderWorkers
 from invoicing.render_document import make_e_invoice, render_document
 from tests.invoicing.documents.samples import many_lines, snapshot
@@ -25,6 +26,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=40)
     count = parser.parse_args().documents
     print(json.dumps({"load before": os.getloadavg()[0]}))
+    print(json.dumps({"document": "bare page (a table of 12 lines, no design)", **bare_page(count)}), flush=True)
     for name, shown in (
         ("one page", {**snapshot(), "annex": {"digest": "0" * 64, "tables": []}}),
         ("one page and annex", snapshot()),
@@ -34,6 +36,23 @@ def main() -> None:
         print(json.dumps({"document": name, **in_process(shown, documents)}), flush=True)
     for processes in (1, 2):
         print(json.dumps(asyncio.run(in_workers(processes, count))), flush=True)
+
+
+def bare_page(documents: int) -> dict[str, object]:
+    """Render the least that could be called an invoice, with the same fonts: what the library itself costs."""
+    from weasyprint import HTML
+
+    rows = "".join(f"<tr><td>Line {number}</td><td>{number}</td><td>0.05</td></tr>" for number in range(12))
+    page = f"<h1>Invoice</h1><p>Acme</p><table>{rows}</table><p>Total 1.00</p>"
+    render_document(snapshot())
+    style = pdf._style()
+    began = time.process_time()
+    for _ in range(documents):
+        HTML(string=page, base_url="asset:", url_fetcher=style.fetcher).write_pdf(
+            font_config=style.fonts, stylesheets=[style.sheet], pdf_variant=pdf.PDF_VARIANT, pdf_identifier=b"x" * 16
+        )
+    spent = (time.process_time() - began) / documents
+    return {"ms of processor": round(spent * 1000), "documents/s per core": round(1 / spent, 2)}
 
 
 def in_process(shown: dict[str, object], documents: int) -> dict[str, object]:

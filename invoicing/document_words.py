@@ -17,7 +17,7 @@ from typing import Any
 from unicodedata import bidirectional
 
 from babel import Locale, UnknownLocaleError
-from babel.dates import format_date, format_interval
+from babel.dates import format_date, format_interval, format_skeleton
 from babel.languages import get_official_languages
 from babel.numbers import format_currency, format_decimal, format_percent
 
@@ -159,7 +159,7 @@ class Writer:
 
     def weekday(self, day: date) -> str:
         """Write a day of the usage annex, with its weekday."""
-        return format_date(day, "EEE d.M." if self._words.language == "de" else "EEE, MMM d", locale=self._locale)
+        return str(format_skeleton("MMMEd", day, locale=self._locale))
 
     def country(self, code: str) -> str:
         """Return a country's name."""
