@@ -63,7 +63,14 @@ async def explain_line(
         lines = _meant(invoice, reference)
         if not lines:
             raise NotFoundError(f"{invoice.number} has {len(invoice.lines)} lines, and no line {reference.position}")
-        explained += await _explain_invoice(invoice, lines, meters, archive, events, rollups, now)
+        owners: dict[str, list[tuple[int, Line]]] = {}
+        for position, line in lines:
+            owners.setdefault(line.subscription_id or invoice.subscription_id, []).append((position, line))
+        found: list[Explained] = []
+        for owner, own in owners.items():
+            of_owner = replace(invoice, subscription_id=owner)
+            found += await _explain_invoice(of_owner, own, meters, archive, events, rollups, now)
+        explained += sorted(found, key=lambda one: one.explanation.position)
     return explained
 
 

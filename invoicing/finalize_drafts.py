@@ -73,7 +73,12 @@ async def _finalize(
             return None
         targets = []
         for subscribed in await account.subscriptions(max(draft.period.end, now)):
-            if subscribed.subscription_id == draft.subscription_id:
+            is_own = subscribed.subscription_id == draft.subscription_id
+            # A consolidated draft is on the first subscription's account, and over all of the same period.
+            is_beside = account.buyer.consolidated_invoices and (
+                subscribed.start.cycle.period_at(draft.period.start) == draft.period
+            )
+            if is_own or is_beside:
                 # A draft over what is billed before its period began falls due with the end of the one before.
                 period = (
                     draft.period if draft.period.end <= now else period_before(subscribed.start.cycle, draft.period)

@@ -109,29 +109,59 @@ async def bill_targets(
     meters = await account.meters()
     proposed: list[Proposal] = []
     issued: list[Invoice] = []
-    for target in targets:
-        finalize_at = await _drop_drafts(account, target)
-        # One after the other: what a document has billed, the next one finds billed.
-        proposal = await propose_invoice(account, target.subscribed, target.period, usage=usage, meters=meters)
-        proposed.append(proposal.target)
-        if not proposal.is_due:
-            continue
-        ends = finalize_at or now + timedelta(hours=terms.grace_hours)
-        if now < ends and not is_final:
-            await _keep_draft(account, target, proposal, meters, terms, ends, now)
-            continue
-        issued += await _issue(account, target, proposal, meters, terms, now, replaces)
+    # One after the other: what a document has billed, the next one finds billed.
+    for group in _groups(account, targets):
+        due: list[tuple[Target, ProposedInvoice]] = []
+        graces: list[datetime] = []
+        for target in group:
+            graces += await _drop_drafts(account, target)
+            proposal = await propose_invoice(account, target.subscribed, target.period, usage=usage, meters=meters)
+            proposed.append(proposal.target)
+            if proposal.is_due:
+                due.append((target, proposal))
+        for target, proposal in _together(due):
+            ends = min(graces, default=now + timedelta(hours=terms.grace_hours))
+            if now < ends and not is_final:
+                await _keep_draft(account, target, proposal, meters, terms, ends, now)
+            else:
+                issued += await _issue(account, target, proposal, meters, terms, now, replaces)
     _report_unpriced(account, proposed)
     return issued
 
 
-async def _drop_drafts(account: Account, target: Target) -> datetime | None:
-    """Take the drafts of a billing period away, for it is proposed again; returns when the first grace is over."""
+def _groups(account: Account, targets: Iterable[Target]) -> list[list[Target]]:
+    """Return what may stand on one document: where the tenant wants that, subscriptions of the same period."""
+    if not account.buyer.consolidated_invoices:
+        return [[target] for target in targets]
+    groups: dict[tuple[Period, Period], list[Target]] = {}
+    for target in targets:
+        shown = shown_period(target.subscribed, target.period)
+        groups.setdefault((shown, target.period), []).append(target)
+    return list(groups.values())
+
+
+def _together(due: Sequence[tuple[Target, ProposedInvoice]]) -> list[tuple[Target, ProposedInvoice]]:
+    """Return one proposal per currency, on the first subscription's account; the others' lines name their own."""
+    found: dict[str, tuple[Target, ProposedInvoice]] = {}
+    for target, proposal in due:
+        first = found.get(proposal.currency)
+        if first is None:
+            found[proposal.currency] = (target, proposal)
+            continue
+        owner, before = first
+        own = tuple(replace(line, subscription_id=target.subscribed.subscription_id) for line in proposal.lines)
+        both = replace(before, lines=(*before.lines, *own), billed={**before.billed, **proposal.billed})
+        found[proposal.currency] = (owner, both)
+    return list(found.values())
+
+
+async def _drop_drafts(account: Account, target: Target) -> list[datetime]:
+    """Take the drafts of a billing period away, for it is proposed again; returns when their graces are over."""
     period = shown_period(target.subscribed, target.period)
     drafts = await account.issued.drafts(target.subscribed.subscription_id, period)
     for draft in drafts:
         await account.issued.drop_draft(draft.invoice_id)
-    return min((draft.finalize_at for draft in drafts if draft.finalize_at is not None), default=None)
+    return [draft.finalize_at for draft in drafts if draft.finalize_at is not None]
 
 
 async def _keep_draft(

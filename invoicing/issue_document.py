@@ -78,8 +78,7 @@ async def issue_invoice(account: Account, draft: Draft, heading: Heading, terms:
 
 async def issue_credit_note(account: Account, draft: Draft, heading: Heading, terms: Terms, now: datetime) -> Invoice:
     """Issue a credit note over a draft whose tax is determined and whose total is negative, and spread its value."""
-    standings = await account.issued.invoices(draft.subscription_id)
-    bearing = [one for one in standings if one.currency == draft.currency]
+    bearing = await _bearing(account, draft)
     applications = spread_value(draft.lines, bearing)
     must_hold(sum((one.total for one in applications), _ZERO) == -draft.total, "a credit note's value went nowhere")
     invoice = await _issue(account, draft, heading, terms, now, kind=DocumentKind.CREDIT_NOTE)
@@ -92,6 +91,17 @@ async def issue_credit_note(account: Account, draft: Draft, heading: Heading, te
         await _give(account, draft.invoice_id, application, now)
     await _grant(account, draft, sum((one.credit_granted for one in applications), _ZERO), now)
     return invoice
+
+
+async def _bearing(account: Account, draft: Draft) -> list[Standing]:
+    """Return the invoices that the value of a credit note may come from, by issue."""
+    owners = dict.fromkeys([draft.subscription_id, *(line.subscription_id for line in draft.lines)])
+    found: dict[str, Standing] = {}
+    for owner in owners:
+        if owner is not None or draft.subscription_id is None:
+            found |= {one.invoice_id: one for one in await account.issued.invoices(owner)}
+    same = [one for one in found.values() if one.currency == draft.currency and one.issued_at is not None]
+    return sorted(same, key=lambda one: (one.issued_at or one.period.end, one.sequence, one.invoice_id))
 
 
 async def _give(account: Account, credit_note_id: str, application: Application, now: datetime) -> None:

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from core.errors import Fault, InvalidInputError
+from core.errors import Fault, InvalidInputError, NotFoundError
 from core.ids import derive_id
 from invoicing.adapters.postgres_numbers import PostgresNumbers
 from invoicing.adapters.postgres_register import PostgresRegister
@@ -167,6 +167,16 @@ def parked(as_json: AsJson = False) -> None:
         typer.echo("no account is parked")
 
 
+def consolidate(
+    tenant: Annotated[str, typer.Argument(help="Whose subscriptions.")],
+    off: Annotated[bool, typer.Option("--off", help="An invoice for each again.")] = False,
+) -> None:
+    """From the next invoice on, put all of a tenant's subscriptions of the same period and currency on one document."""
+    if not asyncio.run(_consolidate(load_settings(), tenant, is_on=not off)):
+        raise NotFoundError(f"no tenant {tenant[:80]!r}")
+    typer.echo(f"{tenant}: {'an invoice for each subscription' if off else 'one invoice for all subscriptions'}")
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to `meterbook invoice`."""
     app.command()(now)
@@ -179,6 +189,7 @@ def register(app: typer.Typer) -> None:
     app.command()(show)
     app.command()(numbers)
     app.command()(parked)
+    app.command()(consolidate)
 
 
 def _at_desk(call: Callable[[InvoiceDesk], Awaitable[T]]) -> T:
@@ -195,6 +206,11 @@ def _at_desk(call: Callable[[InvoiceDesk], Awaitable[T]]) -> T:
 async def _check_numbers(settings: Settings) -> Any:
     async with create_pool(settings, max_size=1) as pool:
         return await check_numbers(PostgresNumbers(pool))
+
+
+async def _consolidate(settings: Settings, tenant_id: str, *, is_on: bool) -> bool:
+    async with create_pool(settings, max_size=1) as pool:
+        return await PostgresRegister(pool).consolidate(tenant_id, is_on=is_on)
 
 
 async def _parked(settings: Settings) -> list[tuple[str, str, str]]:

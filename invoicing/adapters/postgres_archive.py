@@ -25,7 +25,7 @@ _BY_ITEM = _INVOICES.format("invoice_id IN (SELECT invoice_id FROM invoice_lines
 _LINES = (
     "SELECT invoice_id, position, item_key, charge_id, kind, description, meter_id, dimensions, quantity, unit,"
     " unit_amount, exact_amount, amount, corrects_invoice, price_digest, evidence, period_start, period_end, settles,"
-    " tax_treatment, tax_amount, tax_origin FROM invoice_lines"
+    " adjusts, subscription_id, tax_treatment, tax_amount, tax_origin FROM invoice_lines"
     " WHERE invoice_id = ANY(%s) ORDER BY invoice_id, position"
 )
 _SHARES = (

@@ -34,6 +34,7 @@ from runtime.stored_meters import read_meters
 
 _TENANT = (
     "SELECT tenant_id, name, email, address, country, currency, parked_reason, time_zone, billing_anchor_day,"
+    " consolidated_invoices,"
     " state, postal_code, is_business, vat_number, vat_valid, vat_checked_at, tax_exempt, tax_exempt_code, language"
     " FROM tenants WHERE tenant_id = %s"
 )

@@ -95,6 +95,12 @@ class PostgresRegister:
             )
             return changed.rowcount == 1
 
+    async def consolidate(self, tenant_id: str, *, is_on: bool) -> bool:
+        """Put a tenant's subscriptions on one invoice, or on one each; tells whether there is such a tenant."""
+        async with self._pool.connection() as connection:
+            query = "UPDATE tenants SET consolidated_invoices = %s WHERE tenant_id = %s"
+            return (await connection.execute(query, (is_on, tenant_id))).rowcount == 1
+
     async def parked(self) -> list[tuple[str, str, str]]:
         """Return the parked accounts with since when and why, the longest first."""
         query = "SELECT tenant_id, parked_at, parked_reason FROM tenants WHERE parked_at IS NOT NULL ORDER BY parked_at"

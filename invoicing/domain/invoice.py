@@ -55,6 +55,8 @@ class Buyer:
     parked_reason: str | None = None
     time_zone: str = "UTC"
     billing_anchor_day: int = 1
+    # One document for all subscriptions whose billing period and currency are the same.
+    consolidated_invoices: bool = False
     # What decides how the tenant is taxed: see `invoicing.domain.tax.determine.TaxedBuyer`.
     state: str = ""
     postal_code: str = ""

@@ -14,7 +14,7 @@ from invoicing.open_invoice import InvoiceStateError, KeyUsedError, PaymentUnder
 from rating.domain.credit import CreditKind
 from rating.domain.timeline import ChangeKind
 from tests.invoicing.life.stage import Stage
-from tests.invoicing.scene import amounts, at
+from tests.invoicing.scene import amounts, at, subscribed_to
 from tests.invoicing.story import COUPON, CPU, LARGE, SMALL, base, plan, settled, the_one
 from tests.invoicing.tax.taxing import BERLIN, tables
 from tests.invoicing.tax.test_tax_stories import RATES
@@ -491,6 +491,52 @@ async def test_a_taxed_correction_and_a_reissue_leave_the_tax_of_what_is_left(st
     taken, anew = await stage.reissue(invoice)
     assert (str(taken.total), str(anew.total), str(anew.tax)) == ("-65.45", "65.45", "10.45")
     assert str(anew.credits_applied) == "65.45", "credit pays for tax, too"
+    await nothing_new(stage)
+
+
+async def test_two_subscriptions_on_one_invoice(stage: Stage) -> None:
+    stage.subscribe(SMALL)
+    beside = subscribed_to(plan("extra", base("7"), CPU), tenant_id="acme")
+    beside = replace(beside, start=replace(beside.start, subscription_id="sub_beside"))
+    stage.books.state.subscribed["acme"].append(beside)
+    stage.books.state.buyers["acme"] = replace(stage.books.state.buyers["acme"], consolidated_invoices=True)
+    used_in_october(stage, 150)
+    stage.used("cpu", 100)
+    invoice = await the_one(stage, "2026-11-02", "2026-10")
+    # 30.00 + 50 × 0.10 + 7.00 + 100 × 0.05
+    assert str(invoice.total) == "47.00"
+    assert {line.subscription_id for line in invoice.draft.lines} == {None, "sub_beside"}
+    await nothing_new(stage)
+    used_in_october(stage, 150)
+    note = await the_one(stage, "2026-11-04", "2026-10")
+    # The CPU was voided: 5.00 of the subscription beside come back.
+    assert (str(note.total), stage.standing(invoice).amount_due) == ("-5.00", Decimal("42.00"))
+    await nothing_new(stage)
+    stage.pay(invoice)
+    taken, anew = await stage.reissue(invoice)
+    assert (str(taken.total), str(anew.total)) == ("-42.00", "42.00")
+    await nothing_new(stage)
+    stage.books.state.buyers["acme"] = replace(stage.books.state.buyers["acme"], consolidated_invoices=False)
+    stage.used("cpu", 20)
+    late = await the_one(stage, "2026-11-05", "2026-10")
+    assert (late.draft.subscription_id, str(late.total)) == ("sub_beside", "1.00")
+    await nothing_new(stage)
+
+
+async def test_a_consolidated_draft_is_made_anew_whole(stage: Stage) -> None:
+    stage.terms = replace(stage.terms, grace_hours=24)
+    stage.subscribe(SMALL)
+    beside = subscribed_to(plan("extra", base("7")), tenant_id="acme")
+    beside = replace(beside, start=replace(beside.start, subscription_id="sub_beside"))
+    stage.books.state.subscribed["acme"].append(beside)
+    stage.books.state.buyers["acme"] = replace(stage.books.state.buyers["acme"], consolidated_invoices=True)
+    assert await stage.bill_at("2026-11-01", "2026-10") == []
+    assert await stage.bill_at("2026-11-01", "2026-10") == []
+    (draft,) = stage.books.state.issued.standings.values()
+    assert (draft.status, str(draft.total)) == ("draft", "37.00")
+    stage.clock.travel_to("2026-11-02")
+    (invoice,) = (await stage.finalize()).issued
+    assert str(invoice.total) == "37.00"
     await nothing_new(stage)
 
 
