@@ -17,7 +17,7 @@ from core.clock import SystemClock
 from core.errors import Fault, InvalidInputError, NotFoundError
 from core.read_yaml import read_yaml
 from payments.bank.adapters.postgres_desk import PostgresBankDesk
-from payments.bank.confirm_match import RESTS, Confirmed, Rest, Wanted, Wish, confirm_match, wish_of
+from payments.bank.confirm_match import RESTS, Confirmed, Rest, Wanted, Wish, confirm_match, lock_open_entry, wish_of
 from payments.bank.confirm_return import confirm_return
 from payments.bank.domain.csv_profile import CsvProfile, read_profile
 from payments.bank.domain.match import Rules
@@ -203,10 +203,9 @@ async def _import(
 async def _confirm(
     desk: PostgresBankDesk, settings: Settings, entry: str, wish: Wish, by: str, *, proposed: bool
 ) -> Confirmed:
-    rules = Rules()
-    found = await _find(desk, entry)
-    if found is not None:
-        rules = Rules(settings.wire_fee_tolerance.get(found.currency, Decimal(0)))
+    async with desk.transaction() as unit:
+        found = await lock_open_entry(unit, entry)
+    rules = Rules(settings.wire_fee_tolerance.get(found.currency, Decimal(0)))
     if proposed:
         best = await _best(desk, settings, entry)
         if best.proposals[0].returns is not None:
@@ -215,11 +214,6 @@ async def _confirm(
             return await confirm_return(entry, original, desk=desk, clock=SystemClock(), by=by, reasons=reasons)
         wish = wish_of(best.proposals[0], rest=wish.rest)
     return await confirm_match(entry, wish, desk=desk, clock=SystemClock(), by=by, rules=rules)
-
-
-async def _find(desk: PostgresBankDesk, entry: str) -> BankEntry | None:
-    async with desk.transaction() as unit:
-        return await unit.lock_entry(entry)
 
 
 async def _best(desk: PostgresBankDesk, settings: Settings, entry: str) -> Proposed:

@@ -26,6 +26,9 @@ _FORMS = re.compile(
     r"\b(gmbh|ag|kg|ohg|ug|se|ev|inc|incorporated|corp|corporation|company|co|llc|llp|lp|ltd|limited|plc|sa|sas|sarl|srl|sl"
     r"|spa|bv|nv|oy|ab|as|aps|sa de cv|de cv|cv)\b"
 )
+# SWIFT has no umlauts; what joins two names is written in as many ways as there are languages.
+_AS_BANKS_WRITE = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "ø": "oe", "å": "aa", "æ": "ae"})
+_JOINING = frozenset({"and", "und", "et", "y", "e", "u"})
 _NAME_PERCENT_MIN = 70
 _NAME_PERCENT_SURE = 90
 # Sums of several invoices are tried for so many invoices of one payer, oldest first; beyond that a person adds up.
@@ -195,7 +198,7 @@ def propose_returns(outgoing: Movement, received: Sequence[Movement]) -> list[Pr
     for original in received:
         if original.left != outgoing.left or original.booked_on > outgoing.booked_on:
             continue
-        reasons = [Reason("amount_exact", f"{original.left:f} came in on {original.booked_on}", 30)]
+        reasons = [Reason("amount_exact", f"{original.left:,f} came in on {original.booked_on}", 30)]
         if outgoing.is_reversal:
             reasons.append(Reason("reversal", "the bank says that it takes back an earlier entry", 30))
         if _shares_reference(outgoing, original):
@@ -220,7 +223,13 @@ def _shares_reference(outgoing: Movement, original: Movement) -> bool:
 def name_likeness(payer: str, tenant: str) -> int:
     """Return how alike two names are, 0 to 100: case, accents, order and legal forms do not matter."""
     one, other = _plain_name(payer), _plain_name(tenant)
-    return int(fuzz.token_sort_ratio(one, other)) if one and other else 0
+    if not one or not other:
+        return 0
+    alike = int(fuzz.token_sort_ratio(one, other))
+    if min(len(one.split()), len(other.split())) > 1:
+        # Banks add a town: all words of one in the other is nearly as good.
+        alike = max(alike, int(fuzz.token_set_ratio(one, other) * _NAME_PERCENT_SURE / 100))
+    return alike
 
 
 def _named(
@@ -329,12 +338,12 @@ def _fit(incoming: Incoming, owed: Decimal, fee: Decimal, count: int) -> tuple[F
     of = "the invoice" if count == 1 else f"the sum of {count} invoices"
     paid, currency = incoming.left, incoming.currency
     if paid == owed:
-        return Fit.EXACT, Reason("amount_exact" if count == 1 else "sum_exact", f"{paid:f} {currency} is {of}", 30)
+        return Fit.EXACT, Reason("amount_exact" if count == 1 else "sum_exact", f"{paid:,f} {currency} is {of}", 30)
     if fee:
-        return Fit.SHORT, Reason("short", f"{fee:f} {currency} short of {of}: within the tolerance for bank fees", 20)
+        return Fit.SHORT, Reason("short", f"{fee:,f} {currency} short of {of}: within the tolerance for bank fees", 20)
     if paid < owed:
-        return Fit.PARTIAL, Reason("partial", f"{paid:f} of {owed:f} {currency}: {owed - paid:f} stays open", 10)
-    return Fit.OVER, Reason("over", f"{paid - owed:f} {currency} more than {of}", 15)
+        return Fit.PARTIAL, Reason("partial", f"{paid:,f} of {owed:,f} {currency}: {owed - paid:,f} stays open", 10)
+    return Fit.OVER, Reason("over", f"{paid - owed:,f} {currency} more than {of}", 15)
 
 
 def _payer_reasons(known: _Known, invoice: OpenInvoice) -> list[Reason]:
@@ -388,9 +397,9 @@ def _sums_to(own: Sequence[OpenInvoice], total: Decimal) -> list[list[OpenInvoic
 
 @lru_cache(maxsize=65_536)
 def _plain_name(name: str) -> str:
-    decomposed = unicodedata.normalize("NFKD", name.casefold())
+    decomposed = unicodedata.normalize("NFKD", name.casefold().translate(_AS_BANKS_WRITE))
     letters = "".join(each if each.isalnum() else " " for each in decomposed if not unicodedata.combining(each))
     # Dotted forms first: "S.A. de C.V." has become "s a de c v".
     joined = re.sub(r"\b(\w) (?=\w\b)", r"\1", letters)
-    words = _FORMS.sub(" ", " ".join(joined.split())).split()
+    words = [word for word in _FORMS.sub(" ", " ".join(joined.split())).split() if word not in _JOINING]
     return " ".join(words) or " ".join(letters.split())

@@ -70,7 +70,7 @@ async def test_from_a_file_to_a_paid_invoice(scene: Scene, run: Any, tmp_path: P
     assert (done["left"], made["fee"], made["confirmed_by"]) == ("0.00", "5.00", "ada")
     await scene.deliver()
     assert await scene.invoice_state(number) == ("paid", Decimal("1190.00"), Decimal(0))
-    again = await invoke("confirm", entry, "--invoice", number)
+    again = await invoke("confirm", entry, "--proposed")
     assert again.exit_code == 1
     assert again.exception.code == "already_confirmed"
     (account,) = [
