@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from uuid import uuid4
@@ -19,6 +19,7 @@ from core.messages import InvoicingRequest
 from invoicing.adapters.postgres_books import PostgresBooks
 from invoicing.adapters.postgres_issued import PostgresDrafts
 from invoicing.adapters.postgres_numbers import PostgresNumbers
+from invoicing.adapters.postgres_register import PostgresRegister
 from invoicing.check_numbers import NumberRegister, check_numbers
 from invoicing.credit_invoice import CreditWish, credit_invoice
 from invoicing.domain.invoice import Invoice
@@ -38,12 +39,17 @@ from ledger.domain.entry import AccountKind
 from rating.domain.credit import CreditGrant, CreditKind
 from runtime.postgres import Pool, create_pool
 from runtime.settings import Settings
+from subscriptions.adapters.postgres import PostgresSubscriptionStore
 from subscriptions.commands import add_tenant
+from subscriptions.create_subscription import NewSubscription, create_subscription
 from subscriptions.domain.tenant import Tenant
+from subscriptions.record_changes import Asked
 from tests.invoicing.memory import MemoryBooks, MemoryUsage
 from tests.invoicing.scene import TERMS, Scene, at
 
 KINDS = ["memory", pytest.param("real", marks=pytest.mark.integration)]
+# What only PostgreSQL can show.
+ON_POSTGRESQL = pytest.mark.parametrize("engines", [pytest.param("real", marks=pytest.mark.integration)], indirect=True)
 ZERO = Decimal(0)
 
 
@@ -324,11 +330,56 @@ async def test_numbers_have_no_gap_whatever_is_interrupted(life: Life) -> None:
     await life.nothing_new()
 
 
-@pytest.mark.integration
-async def test_a_payment_under_way_is_seen(settings: Settings, life: Life) -> None:
-    if life.pool is None:
-        return
+@ON_POSTGRESQL
+async def test_two_subscriptions_on_one_invoice(engines: Settings, life: Life) -> None:
+    assert life.pool is not None
+    async with life.pool.connection() as connection, connection.transaction():
+        beside = await create_subscription(
+            NewSubscription(life.tenant_id, "airgapped", at("2026-10-01")),
+            asked=Asked("desk", allow_backdated=True),
+            store=PostgresSubscriptionStore(connection),
+            clock=life.clock,
+        )
+    assert await PostgresRegister(life.pool).consolidate(life.tenant_id, is_on=True)
+    life.used(100)
     (invoice,) = await life.bill()
+    assert str(invoice.total) == "60104.00"  # 50,000 + 10,000 + 99 + 100 × 0.05
+    async with life.books.open_account(life.tenant_id) as account:
+        assert account is not None
+        lines = await account.issued.lines(invoice.draft.invoice_id)
+    both = {line.subscription_id or invoice.draft.subscription_id for line in lines}
+    assert beside.subscription.subscription_id in both
+    assert len(both) == 2
+    await life.nothing_new()
+    life.used(40)
+    later(life, "2026-11-04")
+    (note,) = await life.bill()
+    assert str(note.total) == "-3.00"
+    taken, anew = await life.reissue(invoice.number)
+    assert (str(taken.total), str(anew.total)) == ("-60101.00", "60101.00")
+    await life.nothing_new()
+
+
+@ON_POSTGRESQL
+async def test_tenants_invoiced_at_once_share_a_series_without_gaps(engines: Settings, life: Life) -> None:
+    lives = [life]
+    for _ in range(4):
+        tenant_id = f"life-{uuid4().hex[:10]}"
+        tenant = Tenant(tenant_id, tenant_id.title(), "billing@example.com", "DE", "USD", "1 Road\nTown")
+        await add_tenant(engines, tenant, "lite", overrides={}, started_at=at("2026-10-01"))
+        lives.append(replace(life, tenant_id=tenant_id))
+    billed = [asyncio.create_task(one.bill()) for one in lives for _ in range(3)]
+    billed[3].cancel()
+    done = [one for one in await asyncio.gather(*billed, return_exceptions=True) if isinstance(one, list)]
+    numbers = [invoice.number for one in done for invoice in one]
+    assert len(set(numbers)) == len(numbers) == 5
+    assert (await check_numbers(life.numbers)).faults == ()
+
+
+@ON_POSTGRESQL
+async def test_a_payment_under_way_is_seen(engines: Settings, life: Life) -> None:
+    (invoice,) = await life.bill()
+    assert life.pool is not None
     async with life.pool.connection() as connection:
         await connection.execute(
             "INSERT INTO payments (payment_id, invoice_id, tenant_id, attempt, provider, amount, currency, status,"
