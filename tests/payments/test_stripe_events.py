@@ -97,8 +97,9 @@ async def test_poison_is_kept_with_its_reason_and_blocks_nothing(desk: Desk) -> 
 async def test_money_that_came_is_told_to_receivers_once_with_the_same_commit(desk: Desk, pool: Pool) -> None:
     async with pool.connection() as connection:
         await connection.execute(
-            "INSERT INTO webhook_endpoints (endpoint_id, url, event_types, enabled, secret, created_at, updated_at) VALUES"
-            " ('payments-test', 'https://hooks.example/in', '{payment.succeeded}', true, 'whsec_x', now(), now())"
+            "INSERT INTO webhook_endpoints (endpoint_id, url, event_types, enabled, secret, created_at, updated_at)"
+            " VALUES (%s, %s, %s, true, %s, now(), now())",
+            ("payments-test", "https://hooks.example/in", ["payment.succeeded"], "whsec_x"),
         )
     payment = await desk.settled("19.99")
     await desk.catch_up()
