@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import functools
 import io
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from jinja2 import UndefinedError
+from PIL import Image
 from pypdf import PdfReader
 
 from core.errors import BrokenInvariantError
@@ -122,7 +124,12 @@ def test_the_pdf_is_an_archive_file_with_its_fonts_and_the_e_invoice_inside() ->
 @pytest.mark.integration
 def test_verapdf_finds_nothing_wrong_with_the_hardest_document(tmp_path: Path) -> None:
     name = f"{ARABIC} · {HEBREW} · {EMOJI} · Ελληνική Тест ąę"
-    hard = render_document(snapshot("airgapped", "de", name=name, groups=many_lines(40), credits_applied="20.00"))
+    picture = io.BytesIO()
+    Image.new("RGBA", (40, 10), (185, 28, 28, 128)).save(picture, "PNG")
+    seller = {"logo": f"data:image/png;base64,{base64.b64encode(picture.getvalue()).decode()}"}
+    hard = render_document(
+        snapshot("airgapped", "de", name=name, groups=many_lines(40), credits_applied="20.00", seller=seller)
+    )
     file = tmp_path / "invoice.pdf"
     file.write_bytes(hard.pdf)
     report = validate_pdf(file)

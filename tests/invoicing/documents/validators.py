@@ -58,7 +58,17 @@ def broken_rules(xml: bytes, syntax: str) -> list[str]:
 def validate_pdf(pdf: Path) -> ElementTree.Element:
     """Mustang's report on a Factur-X file: PDF/A by veraPDF, and the XML inside by the rules."""
     done = subprocess.run(
-        [str(JAVA), "-Xmx400m", "-jar", str(_jar("Mustang-CLI")), "--action", "validate", "--source", str(pdf)],
+        [
+            str(JAVA),
+            "-Xmx400m",
+            "-jar",
+            str(_jar("Mustang-CLI")),
+            "--no-notices",
+            "--action",
+            "validate",
+            "--source",
+            str(pdf),
+        ],
         capture_output=True,
         timeout=240,
         check=False,
