@@ -160,7 +160,8 @@ async def test_metrics_count_by_route_and_a_scanner_adds_no_label(client: httpx2
 async def test_openapi_describes_every_endpoint(client: httpx2.AsyncClient) -> None:
     paths = (await client.get("/openapi.json")).json()["paths"]
     assert set(paths) == {
-        "/api/v1/payments", "/api/v1/payments/{payment_id}", "/api/v1/payments/{payment_id}/refunds", "/api/v1/disputes",
+        "/api/v1/payments", "/api/v1/payments/{payment_id}", "/api/v1/payments/{payment_id}/refunds",
+        "/api/v1/disputes",
         "/api/v1/usage", "/api/v1/usage/batch", "/api/v1/usage/current", "/api/v1/entitlements/{tenant_id}",
         "/api/v1/entitlements/{tenant_id}/{feature}", "/api/v1/grants", "/api/v1/grants/{grant_id}/void",
         "/api/v1/reservations", "/api/v1/reservations/{reservation_id}", "/api/v1/reservations/{reservation_id}/commit",
