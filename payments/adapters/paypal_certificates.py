@@ -115,12 +115,13 @@ class PayPalCertificates:
 
         Raises `UntrustedCertificateError`, and `UnavailableError` if it cannot be fetched now.
         """
+        # What is kept waits for nobody's fetching.
+        if (known := self._known(url)) is not None:
+            return known
         async with self._fetching:
+            if (known := self._known(url)) is not None:
+                return known
             now = self._clock.now()
-            kept = self._kept.get(url)
-            if kept is not None and now < kept.until:
-                self._kept.move_to_end(url)
-                return kept.key
             chain = read_chain(await self._fetch(url, now))
             key = check_chain(chain, self._roots, now)
             # Never kept beyond its own end: then it is fetched and judged again.
@@ -128,6 +129,13 @@ class PayPalCertificates:
             while len(self._kept) > _KEPT_MAX:
                 self._kept.popitem(last=False)
             return key
+
+    def _known(self, url: str) -> rsa.RSAPublicKey | None:
+        kept = self._kept.get(url)
+        if kept is None or self._clock.now() >= kept.until:
+            return None
+        self._kept.move_to_end(url)
+        return kept.key
 
     async def _fetch(self, url: str, now: datetime) -> bytes:
         if not self.is_allowed(url):
