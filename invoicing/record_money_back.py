@@ -15,6 +15,7 @@ from core.clock import Clock
 from core.messages import RETURNED_TRANSFER, PaymentDisputed, PaymentRefunded
 from invoicing.settle_invoice import check_payer, read_amount, read_instant, refusal
 from invoicing.settlement_ports import MoneyBack, Settlements
+from ledger.domain.postings import WIRE
 
 log = structlog.get_logger()
 
@@ -27,7 +28,8 @@ async def record_refund(refunded: PaymentRefunded, *, settlements: Settlements, 
     """
     amount = read_amount(refunded.amount, refunded.currency)
     kind = "refund" if refunded.status == "succeeded" else "refund_failed"
-    if refunded.reason == RETURNED_TRANSFER:
+    # The reason of any other provider's refund is what a person wrote.
+    if refunded.provider == WIRE and refunded.reason == RETURNED_TRANSFER:
         kind = "returned"
     change = MoneyBack(
         kind, refunded.refund_id, refunded.payment_id, refunded.provider, amount, refunded.currency,

@@ -304,3 +304,8 @@ class MemoryPayable:
 
     async def give_back(self, change: MoneyBack, *, now: datetime) -> None:
         self._settlements.changes[change.kind, change.cause] = change
+        if change.kind == "returned":
+            before = self.payable
+            status = "finalized" if before.status == "paid" else before.status
+            paid = before.amount_paid - change.amount
+            self._settlements.payables[before.invoice_id] = replace(before, status=status, amount_paid=paid)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from core.clock import ManualClock
 from core.errors import InvalidInputError
-from core.messages import PaymentDisputed, PaymentRefunded, PaymentSettled
+from core.messages import RETURNED_TRANSFER, PaymentDisputed, PaymentRefunded, PaymentSettled
 from invoicing.record_money_back import record_dispute, record_refund
 from invoicing.settle_invoice import settle_invoice
 from invoicing.settlement_ports import Payable
@@ -187,6 +187,19 @@ async def test_refunds_and_disputes_are_recorded_once_and_open_nothing_again() -
         ("dispute_lost", "12.30 USD"),
     ]
     assert state(settlements) == ("paid", "12.30")
+
+
+async def test_a_transfer_that_its_bank_took_back_is_owed_again() -> None:
+    settlements = MemorySettlements(payable())
+    await settle(settlements, provider="wire")
+    # Somebody wrote the same words about a card payment: that is a refund.
+    assert await record_refund(refunded(reason=RETURNED_TRANSFER), settlements=settlements, clock=CLOCK)
+    assert state(settlements) == ("paid", "12.30")
+    back = refunded(refund_id="ref_2", provider="wire", reason=RETURNED_TRANSFER)
+    assert await record_refund(back, settlements=settlements, clock=CLOCK)
+    assert not await record_refund(back, settlements=settlements, clock=CLOCK)
+    # 12.30 - 6.15 = 6.15
+    assert state(settlements) == ("finalized", "6.15")
 
 
 @pytest.mark.parametrize(
