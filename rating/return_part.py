@@ -25,7 +25,7 @@ async def return_part(
     ledger: CreditLedger,
     at: datetime,
 ) -> list[Draw]:
-    """Return what each credit got back, the last drawn first; `before` are the credit notes that gave back of it before.
+    """Return what each credit got back, the last drawn first; `before` are the credit notes that gave back before.
 
     As with a void (`rating.return_credits`): to what has expired it expires again, what was voided is voided again.
     Raises `BrokenInvariantError` for more than is still drawn.

@@ -20,6 +20,7 @@ from invoicing.write_off_invoice import write_off_invoice
 from ledger.domain.entry import AccountKind
 from rating.domain.credit import EntryKind
 from tests.invoicing.scene import TERMS, Scene, at
+from tests.invoicing.story import SMALL, settled, the_one
 
 ZERO = Decimal(0)
 
@@ -138,3 +139,32 @@ class Stage(Scene):
                     )
                     found += sum((line.amount for line in proposal.target.lines), ZERO)
         return found
+
+
+def used_in_october(stage: Stage, requests: int) -> None:
+    """Let this be all that is known of October's requests: what was counted before was voided."""
+    stage.usage.hours["acme"] = []
+    stage.usage.events["acme"] = []
+    stage.used("api_requests", requests)
+
+
+async def october(stage: Stage, requests: int = 350) -> Invoice:
+    """Bill acme 30.00 and 0.10 for each request beyond 100."""
+    stage.subscribe(SMALL)
+    used_in_october(stage, requests)
+    return await the_one(stage, "2026-11-02", "2026-10")
+
+
+async def nothing_new(stage: Stage, *periods: str) -> None:
+    """Hold that billing again gives nothing, and that the books agree with themselves."""
+    before = list(stage.books.state.invoices)
+    await settled(stage, *(periods or ("2026-10",)))
+    assert stage.books.state.invoices == before
+    stage.check_books()
+    await stage.check_ledger()
+
+
+async def lines_of(stage: Stage, invoice_id: str) -> dict[str, str]:
+    async with stage.books.view_account("acme") as account:
+        assert account is not None
+        return {line.item_key: str(line.amount) for line in await account.issued.lines(invoice_id)}
