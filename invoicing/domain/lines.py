@@ -355,16 +355,20 @@ def split_lines(lines: Sequence[Line], billed: Mapping[str, Billed]) -> tuple[li
     new: list[Line] = []
     back: list[Line] = []
     for line in lines:
-        lowered = line.corrects_invoice or _lowers(line, billed)
-        if lowered is None:
-            new.append(line)
+        lowered = _lowers(line, billed) if line.corrects_invoice is None else None
+        if lowered is not None:
+            # Taxed as what it lowers was, so that both together never give back more tax than was charged.
+            treatment = line.treatment or lowered.line.treatment
+            back.append(replace(line, corrects_invoice=lowered.invoice_id, treatment=treatment))
+        elif line.corrects_invoice is not None:
+            back.append(line)
         else:
-            back.append(replace(line, corrects_invoice=lowered))
+            new.append(line)
     return (new, back) if total_of(new) > 0 else ([], [*back, *new])
 
 
-def _lowers(line: Line, billed: Mapping[str, Billed]) -> str | None:
-    """Return the newest invoice that billed what a line lowers; None if it lowers nothing billed."""
+def _lowers(line: Line, billed: Mapping[str, Billed]) -> Share | None:
+    """Return the newest share of what a line lowers; None if it lowers nothing billed."""
     if line.amount >= 0:
         return None
     key = line.evidence.get("coupon", {}).get("lowers")
@@ -373,7 +377,7 @@ def _lowers(line: Line, billed: Mapping[str, Billed]) -> str | None:
         found = [one for one in bearing if one.line.item_key == key]
     else:
         found = [one for one in bearing if _place(one.line) == _place(line)]
-    return found[-1].shares[-1].invoice_id if found else None
+    return found[-1].shares[-1] if found else None
 
 
 def check_recurring(lines: Sequence[Line]) -> None:

@@ -13,7 +13,7 @@ from invoicing.issue_one_time import OneTimeItem
 from invoicing.open_invoice import InvoiceStateError, KeyUsedError
 from tests.invoicing.life.stage import Stage, nothing_new, october, used_in_october
 from tests.invoicing.scene import amounts, at, subscribed_to
-from tests.invoicing.story import CPU, SMALL, base, plan, the_one
+from tests.invoicing.story import COUPON, CPU, SMALL, base, plan, the_one
 from tests.invoicing.tax.taxing import BERLIN, tables
 from tests.invoicing.tax.test_tax_stories import RATES
 
@@ -176,6 +176,22 @@ async def test_a_consolidated_draft_is_made_anew_whole(stage: Stage) -> None:
     stage.clock.travel_to("2026-11-02")
     (invoice,) = (await stage.finalize()).issued
     assert str(invoice.total) == "37.00"
+    await nothing_new(stage)
+
+
+async def test_a_coupon_that_comes_later_gives_no_more_tax_back_than_was_charged(stage: Stage) -> None:
+    seller = replace(stage.terms.seller, tax=replace(BERLIN, currency="USD"))
+    stage.terms = replace(stage.terms, seller=seller, tables=tables())
+    stage.subscribe(plan("flat", base("30")))
+    invoice = await the_one(stage, "2026-11-03", "2026-10")
+    assert str(invoice.total) == "35.70"  # 30.00 + 5.70
+    await stage.credit(invoice, "21.59")
+    await stage.credit(invoice, "12.39")
+    stage.redeem(COUPON, "2026-10-20")
+    note = await the_one(stage, "2026-11-04", "2026-10")
+    # 1.45 and 0.27 of tax are left, though 19 % of 1.45 would be 0.28.
+    assert (str(note.draft.subtotal), str(note.tax), str(note.total)) == ("-1.45", "-0.27", "-1.72")
+    assert stage.total_of_documents() == 0
     await nothing_new(stage)
 
 
