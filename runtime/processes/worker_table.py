@@ -61,6 +61,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "webhooks",
         "payment-upkeep",
         "paypal",
+        "dunning",
+        "overdue",
         "credits",
         "vat-numbers",
         "drafts",
