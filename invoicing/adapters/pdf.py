@@ -109,6 +109,10 @@ def _look_for_no_other_fonts() -> None:
         f'<?xml version="1.0"?><fontconfig>{named}<cachedir>{escape(str(folder))}</cachedir></fontconfig>'
     )
     os.environ["FONTCONFIG_FILE"] = str(configuration)
+    with warnings.catch_warnings():
+        # That fontconfig knows no font of the machine is what is wanted.
+        warnings.filterwarnings("ignore", "No fonts configured")
+        import weasyprint.text.fonts  # noqa: F401
 
 
 def _remove(folder: Path) -> None:
@@ -132,10 +136,7 @@ def _style() -> _Style:
 
     # Let go of before the interpreter takes the library apart, which the fonts' own clean-up does not survive.
     atexit.register(_style.cache_clear)
-    with warnings.catch_warnings():
-        # That fontconfig knows no font of the machine is what is wanted.
-        warnings.filterwarnings("ignore", "No fonts configured")
-        fetcher, fonts = _bundled_fetcher(), FontConfiguration()
+    fetcher, fonts = _bundled_fetcher(), FontConfiguration()
     text = (templates_folder() / "invoice.css").read_text()
     return _Style(fetcher, fonts, CSS(string=text, base_url="asset:", url_fetcher=fetcher, font_config=fonts))
 
