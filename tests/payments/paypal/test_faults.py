@@ -64,7 +64,8 @@ class Story:
         paypal.faults.clear()
         timing = "after" if heal else dice.choice(("after", "before", "held", "never"))
         copies, reverse = dice.choice((1, 1, 2)), dice.random() < 0.3
-        self.world.set_webhooks(timing=timing, copies=copies, reverse=reverse)
+        # Few tries, so that a door that stays shut for a round is not waited for: the sweep brings what was lost.
+        self.world.set_webhooks(timing=timing, copies=copies, reverse=reverse, attempts_max=3)
         self.acted[f"webhooks {timing}"] += 1
         self.world.away = not heal and dice.random() < 0.2
         if dice.random() < 0.2:
