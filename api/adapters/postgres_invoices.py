@@ -32,8 +32,12 @@ ORDER BY period_start DESC, invoice_id DESC LIMIT %(limit)s
 _FIND = f"SELECT {_COLUMNS} FROM invoices WHERE invoice_id = %s"  # noqa: S608 - only constant text is put in
 _LINES = """
 SELECT position, item_key, charge_id, kind, description, meter_id, dimensions, quantity, unit, unit_amount,
-       exact_amount, amount, corrects_invoice
+       exact_amount, amount, corrects_invoice, tax_category, tax_rate, tax_amount
 FROM invoice_lines WHERE invoice_id = %s ORDER BY position
+"""
+_TAXES = """
+SELECT category, rate, place, kind, base, tax, reason_code, note FROM invoice_taxes WHERE invoice_id = %s
+ORDER BY rate DESC, place, category
 """
 _DOCUMENT = """
 SELECT i.invoice_id, i.number, d.location, d.sha256
@@ -81,7 +85,12 @@ class PostgresInvoices:
             if row is None:
                 raise NotFoundError(f"no invoice {invoice_id!r}")
             lines = await (await connection.execute(_LINES, (invoice_id,))).fetchall()
-        return {**_readable(row), "lines": [_readable(line) for line in lines]}
+            taxes = await (await connection.execute(_TAXES, (invoice_id,))).fetchall()
+        return {
+            **_readable(row),
+            "taxes": [_readable(tax) for tax in taxes],
+            "lines": [_readable(line) for line in lines],
+        }
 
     async def find_document(self, invoice_id: str, media_type: str) -> Document:
         """Return the rendered invoice from the store; of a void one the copy that says so, which has no e-invoice."""
