@@ -1,4 +1,4 @@
-"""Asks the provider for a finalized invoice's amount due: at most one charge, whatever breaks on the way.
+"""Asks the provider for what is open of a finalized invoice: at most one charge, whatever breaks on the way.
 
 The payment is committed as pending before the call, and its id is the provider's idempotency key. An unknown outcome
 leaves it pending: the caller tries again, which first looks the charge up, then repeats the call with the same key.
@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from core.clock import Clock
-from core.errors import BrokenInvariantError
+from core.errors import BrokenInvariantError, Fault, InvalidInputError
 from core.messages import InvoiceFinalized
 from core.money import Money
 from payments.domain.amount_due import parse_amount_due
@@ -48,11 +48,11 @@ async def charge_invoice(
     clock: Clock,
     retry_of: str | None = None,
 ) -> Payment | None:
-    """Charge the amount due and return the payment as recorded; None if nothing is due.
+    """Charge what is open of the amount due and return the payment as recorded; None if nothing is.
 
     A payment that is already under way or done is returned as it is, so is one that ended without money, unless it is
-    `retry_of` that dunning asks for: then the next attempt is opened, once. Raises `InvalidInputError` for a message that
-    cannot be charged, and `UnavailableError` while the outcome is unknown: call again.
+    `retry_of` that dunning asks for: then the next attempt is opened, once. Raises `InvalidInputError` for a message
+    that cannot be charged, and `UnavailableError` while the outcome is unknown: call again.
     """
     amount = parse_amount_due(invoice.amount_due, invoice.currency)
     if not amount.amount:
@@ -91,6 +91,10 @@ async def _open_payment(
         if not is_technical and not (has_ended and latest.payment_id == retry_of):
             return latest, False
         attempt = latest.attempt + 1
+    amount = await _still_open(unit, invoice, amount)
+    if not amount.amount:
+        log.info("payment.nothing_open", invoice_id=invoice.invoice_id)
+        return None, False
     method = await unit.payment_method(invoice.tenant_id)
     usable = method is not None and method.provider in providers
     payment = Payment(
@@ -111,6 +115,17 @@ async def _open_payment(
         log.warning("payment.no_method", invoice_id=payment.invoice_id, tenant_id=payment.tenant_id)
         return failed, True
     return payment, True
+
+
+async def _still_open(unit: PaymentUnit, invoice: InvoiceFinalized, asked: Money) -> Money:
+    """Return what is to be charged, no more than is open now: the invoice may have been voided, credited or paid."""
+    left = await unit.lock_open_amount(invoice.invoice_id)
+    if left is None:
+        raise InvalidInputError([Fault("unknown_invoice", f"no invoice {invoice.invoice_id!r}", "invoice_id")])
+    if left.currency != asked.currency:
+        reason = f"{asked.currency} asked, the invoice is in {left.currency}"
+        raise InvalidInputError([Fault("currency_mismatch", reason, "currency")])
+    return Money(min(asked.amount, left.amount), asked.currency)
 
 
 async def _ask(

@@ -159,6 +159,14 @@ class PaymentUnit(Protocol):
         """Lock and return the invoice's newest attempt."""
         ...
 
+    async def lock_open_amount(self, invoice_id: str) -> Money | None:
+        """Return what may be collected of an invoice now, and let nobody void or credit it until the commit.
+
+        What has been paid is taken off, also where that is not on the invoice yet; nothing is open of an invoice that
+        is void, written off or a draft. None if there is no such invoice.
+        """
+        ...
+
     async def insert_payment(self, payment: Payment, now: datetime) -> bool:
         """Write a new payment; False if it is there already or another one of the invoice is live or has succeeded.
 

@@ -103,7 +103,7 @@ class Settings(BaseSettings):
 
     # Invoices
     documents_dir: Path | None = None
-    # `s3://bucket/prefix` instead of the folder; the endpoint of another S3 than Amazon's; keys, else the environment's.
+    # `s3://bucket/prefix` instead of the folder; another S3's endpoint than Amazon's; keys, else the environment's.
     documents_url: str | None = None
     documents_endpoint: str | None = None
     documents_region: str = "us-east-1"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from psycopg_pool import PoolTimeout
 
 from core.errors import ConflictError, Fault, InvalidInputError, UnavailableError
 from core.messages import PaymentSettled, decode_message
+from core.money import Money
 from core.period import format_instant
 from core.topics import PAYMENT_SETTLED
 from payments.adapters.postgres_refunds import RefundRows
@@ -33,6 +35,14 @@ _INBOX_WAIT_SECONDS = 1.5
 _LATEST = f"SELECT {PAYMENT_COLUMNS} FROM payments WHERE invoice_id = %s ORDER BY attempt DESC LIMIT 1 FOR UPDATE"  # noqa: S608
 _BY_ID = f"SELECT {PAYMENT_COLUMNS} FROM payments WHERE payment_id = %s FOR UPDATE"  # noqa: S608
 _BY_REFERENCE = f"SELECT {PAYMENT_COLUMNS} FROM payments WHERE provider = %s AND provider_reference = %s FOR UPDATE"  # noqa: S608
+# SHARE waits for whoever voids or credits the invoice, and makes them wait: they then see the payment that is opened.
+_LOCK_INVOICE = """
+SELECT status, currency, amount_due - amount_paid AS amount_open FROM invoices WHERE invoice_id = %s FOR SHARE
+"""
+_NOT_SETTLED_YET = """
+SELECT coalesce(sum(amount), 0) AS amount FROM payments WHERE invoice_id = %s AND status = 'succeeded'
+AND NOT EXISTS (SELECT FROM settlements WHERE settlements.payment_id = payments.payment_id)
+"""
 # Without a conflict target: the partial index that allows one live payment per invoice counts as well.
 _INSERT = """
 INSERT INTO payments (payment_id, invoice_id, tenant_id, attempt, provider, amount, currency, status, created_at,
@@ -104,6 +114,17 @@ class PostgresPaymentUnit(RefundRows, UpkeepRows):
     async def lock_payment_of(self, provider: str, reference: str) -> Payment | None:
         """Lock and return the payment with this reference at the provider."""
         return _payment(await self._one(_BY_REFERENCE, (provider, reference)))
+
+    async def lock_open_amount(self, invoice_id: str) -> Money | None:
+        """Return what may be collected of an invoice now, holding its row; None if there is no such invoice."""
+        invoice = await self._one(_LOCK_INVOICE, (invoice_id,))
+        if invoice is None:
+            return None
+        if invoice["status"] not in ("finalized", "overdue"):
+            return Money(Decimal(0), invoice["currency"])
+        coming = await self._one(_NOT_SETTLED_YET, (invoice_id,))
+        left = invoice["amount_open"] - (coming["amount"] if coming else 0)
+        return Money(max(left, Decimal(0)), invoice["currency"])
 
     async def insert_payment(self, payment: Payment, now: datetime) -> bool:
         """Write a new payment; False if it, or another live or successful one of the invoice, is there."""

@@ -86,8 +86,8 @@ class MemoryArchive:
         )
         return StoredInvoice(
             draft.invoice_id, invoice.number, invoice.tenant_id, draft.subscription_id, draft.period, draft.sequence,
-            invoice.status, draft.currency, draft.subtotal, invoice.issued_at, invoice.snapshot, invoice.snapshot_sha256,
-            lines,
+            invoice.status, draft.currency, draft.subtotal, invoice.issued_at, invoice.snapshot,
+            invoice.snapshot_sha256, lines,
         )  # fmt: skip
 
 

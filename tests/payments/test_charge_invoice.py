@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from core.clock import Clock, ManualClock, SystemClock
@@ -19,6 +21,7 @@ from tests.standins.process import Standins
 
 pytestmark = pytest.mark.integration
 INTENTS = "/v1/payment_intents"
+_WAITING = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%FOR SHARE%'"
 
 
 class Charging:
@@ -80,6 +83,54 @@ async def test_what_the_provider_is_told_leads_back_to_the_invoice(
         "tenant_id": invoice.tenant_id,
     }
     assert intent["description"] == f"Invoice {invoice.number}"
+
+
+@pytest.mark.parametrize("status", ["void", "uncollectible"])
+async def test_an_invoice_that_was_taken_back_before_its_message_was_read_is_not_charged(
+    books: Books, charging: Charging, standins: Standins, status: str
+) -> None:
+    invoice = await books.add_invoice(await books.add_tenant())
+    async with books.pool.connection() as connection:
+        await connection.execute("UPDATE invoices SET status = %s WHERE invoice_id = %s", (status, invoice.invoice_id))
+    assert await charging.once(invoice) is None
+    assert await books.payments_of(invoice) == []
+    assert charges(standins) == []
+
+
+async def test_no_more_is_charged_than_credit_notes_and_payments_left_open(
+    books: Books, charging: Charging, standins: Standins
+) -> None:
+    invoice = await books.add_invoice(await books.add_tenant())
+    async with books.pool.connection() as connection:
+        await connection.execute(
+            "UPDATE invoices SET amount_credited = 20, amount_paid = 15 WHERE invoice_id = %s", (invoice.invoice_id,)
+        )
+    first = await charging.once(invoice)
+    assert first is not None
+    assert str(first.amount) == "90.40 USD"  # 125.40 - 20.00 credited - 15.00 paid
+    assert charges(standins) == [(9_040, "usd")]
+
+
+async def test_who_voids_an_invoice_is_waited_for(books: Books, charging: Charging, standins: Standins) -> None:
+    invoice = await books.add_invoice(await books.add_tenant())
+    async with books.pool.connection() as connection:
+        async with connection.transaction():
+            await connection.execute("SELECT 1 FROM invoices WHERE invoice_id = %s FOR UPDATE", (invoice.invoice_id,))
+            await connection.execute("UPDATE invoices SET status = 'void' WHERE invoice_id = %s", (invoice.invoice_id,))
+            asked = asyncio.create_task(charging.once(invoice))
+            async with asyncio.timeout(30):
+                while not (await (await connection.execute(_WAITING)).fetchall()):
+                    await asyncio.sleep(0.02)
+            assert not asked.done()
+    assert await asked is None
+    assert charges(standins) == []
+
+
+async def test_an_invoice_in_another_currency_is_refused(books: Books, charging: Charging, standins: Standins) -> None:
+    invoice = await books.add_invoice(await books.add_tenant())
+    with pytest.raises(InvalidInputError, match="EUR asked, the invoice is in USD"):
+        await charging.once(msgspec.structs.replace(invoice, currency="EUR"))
+    assert charges(standins) == []
 
 
 async def test_nothing_due_asks_nobody(books: Books, charging: Charging, standins: Standins) -> None:
