@@ -26,7 +26,8 @@ def test_all_faults_of_a_sellers_file_are_reported(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError) as refused:
         load_seller(settings_with(file))
     places = {fault.path.removeprefix(f"{file}: ") for fault in refused.value.faults}
-    assert places == set("address number_prefix colour fax country tax_id payment_terms footer tax".split())
+    expected = {"address", "number_prefix", "colour", "fax", "country", "tax_id", "payment_terms", "footer", "tax"}
+    assert places == expected
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
