@@ -268,7 +268,7 @@ async def test_a_line_is_explained_before_and_after_what_happens_to_it(desk: Des
         connection.execute("UPDATE invoice_lines SET amount = 40 WHERE invoice_id = %s AND position = %s", where)
         (tampered,) = await desk.explain(name)
         assert failed(tampered) == [
-            "line_as_printed", "lines_add_up", "rounded_once", "billed_as_derived", "nothing_since",
+            "line_as_printed", "lines_add_up", "rounded_once", "taxes_add_up", "billed_as_derived", "nothing_since",
         ]  # fmt: skip
         connection.execute("UPDATE invoice_lines SET amount = 4 WHERE invoice_id = %s AND position = %s", where)
         was = "plan_id = 'measured' AND version = 1"
