@@ -33,6 +33,10 @@ async def kill_workers(row: Row) -> None:
     await row.settle()
 
 
+# What Faust says when a worker's consumer begins, which is after it has begun to listen to signals.
+_READS = "[^--BatchConsumer]: Starting..."
+
+
 @row("F4", "SIGTERM: exit 0 within 10 s, nothing delivered again, group left")
 async def terminate_workers(row: Row) -> None:
     traffic = row.traffic(unkeyed=0, duplicates=0)
@@ -45,6 +49,12 @@ async def terminate_workers(row: Row) -> None:
         async with row.load(row.dose(1_500, 5_000), traffic=traffic):
             await asyncio.sleep(0.5)
             leaving = [row.fleet.the(name) for name in STREAM]
+
+            async def all_work(leaving: list[Worker] = leaving) -> bool:
+                # Before that Python is still reading the program, and nothing is there that could end in order.
+                return all(worker.logged(_READS) for worker in leaving)
+
+            await row.wait_for(all_work, "all workers to have begun")
             for worker, (code, seconds) in zip(
                 leaving,
                 await asyncio.gather(*(asyncio.to_thread(row.fleet.terminate, worker) for worker in leaving)),
