@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from email.message import EmailMessage
 from email.utils import format_datetime, parseaddr
-from urllib.parse import unquote, urlsplit
 
 import aiosmtplib
 
@@ -14,6 +12,7 @@ from core.ids import derive_id
 from core.money import Money
 from payments.domain.payment import Payment
 from payments.ports import Payer, PayerAction
+from runtime.smtp import SmtpServer
 
 _TIMEOUT_SECONDS = 10.0
 # Subject, and who wants what; by provider, because the payer must recognise whose page the link leads to.
@@ -22,15 +21,10 @@ _WORDS = {"paypal": ("Please approve a payment at PayPal", "please approve at Pa
 
 
 class ActionMail:
-    """Implements `payments.ports.PayerNotice` over SMTP: `smtp://user:password@host:port` or `smtps://…`."""
+    """Implements `payments.ports.PayerNotice` over SMTP."""
 
     def __init__(self, url: str, *, sender: str, timeout_seconds: float = _TIMEOUT_SECONDS) -> None:
-        parts = urlsplit(url)
-        self._tls = parts.scheme == "smtps"
-        self._host, self._port = parts.hostname, parts.port or (465 if self._tls else 25)
-        self._user = unquote(parts.username) if parts.username else None
-        self._password = unquote(parts.password) if parts.password else None
-        self._sender, self._timeout_seconds = sender, timeout_seconds
+        self._server, self._sender = SmtpServer(url, timeout_seconds=timeout_seconds), sender
 
     async def send_action_link(
         self, payer: Payer, payment: Payment, action: PayerAction, *, is_reminder: bool = False
@@ -38,16 +32,7 @@ class ActionMail:
         """Send the link; a server that refuses the address for good raises `InvalidInputError` (`mail_refused`)."""
         mail = build_action_mail(payer, payment, action, sender=self._sender, is_reminder=is_reminder)
         try:
-            async with asyncio.timeout(3 * self._timeout_seconds):
-                await aiosmtplib.send(
-                    mail,
-                    hostname=self._host,
-                    port=self._port,
-                    username=self._user,
-                    password=self._password,
-                    use_tls=self._tls,
-                    timeout=self._timeout_seconds,
-                )
+            await self._server.transmit(mail)
         except aiosmtplib.SMTPRecipientsRefused as error:
             codes = [refusal.code for refusal in error.recipients]
             if all(500 <= code < 600 for code in codes):
