@@ -55,7 +55,7 @@ async def _read_journal_bytes(bootstrap: str, partition: int, first: int) -> Asy
     try:
         where = TopicPartition(USAGE_JOURNAL.name, partition)
         reader.assign([where])
-        end = (await reader.end_offsets([where]))[where]
+        end = await _log_end(bootstrap, where)
         beginning = (await reader.beginning_offsets([where]))[where]
         reader.seek(where, max(first, beginning))
         while await reader.position(where) < end:
@@ -64,6 +64,20 @@ async def _read_journal_bytes(bootstrap: str, partition: int, first: int) -> Asy
                     yield record.offset, record.value
     finally:
         await reader.stop()
+
+
+async def _log_end(bootstrap: str, where: TopicPartition) -> int:
+    """Return the partition's end, open transactions included.
+
+    A read-committed consumer is told the last stable offset instead. What a predecessor's broken commit has written may
+    still lie behind that, and who stops before it counts the same events again.
+    """
+    asking = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, request_timeout_ms=20_000)
+    await asking.start()
+    try:
+        return int((await asking.end_offsets([where]))[where])
+    finally:
+        await asking.stop()
 
 
 class KafkaJournal:
