@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from decimal import Decimal
+from functools import lru_cache
 from types import MappingProxyType
 
 from core.errors import must_hold
@@ -104,10 +105,10 @@ class UsageEvidence:
         """
         found: dict[str, tuple[Decimal, int]] = {}
         for row in self.hours:
-            values = dict(row.dimensions)
-            if row.meter_id == meter_id and all(values.get(name, "") == value for name, value in dimensions):
-                quantity, events = found.get(_hour(row.hour), (_ZERO, 0))
-                found[_hour(row.hour)] = (quantity + row.quantity, events + row.events)
+            if row.meter_id == meter_id and _agrees(row.dimensions, dimensions):
+                hour = _hour(row.hour)
+                quantity, events = found.get(hour, (_ZERO, 0))
+                found[hour] = (quantity + row.quantity, events + row.events)
         return [(hour, quantity, events) for hour, (quantity, events) in sorted(found.items())]
 
 
@@ -115,10 +116,24 @@ def by_day(hours: Iterable[tuple[str, Decimal, int]], zone: tzinfo = UTC) -> lis
     """Add hours of UTC up to days of a zone (`2026-10-31`); an hour that two of them share belongs to the first."""
     days: dict[str, Decimal] = {}
     for hour, quantity, _ in hours:
-        day = datetime.strptime(hour, "%Y-%m-%dT%H").replace(tzinfo=UTC).astimezone(zone).strftime("%Y-%m-%d")
+        day = _day(hour, zone)
         days[day] = days.get(day, _ZERO) + quantity
     return sorted(days.items())
 
 
+def _agrees(values: Dimensions, asked: Dimensions) -> bool:
+    if not asked:
+        return True
+    known = dict(values)
+    return all(known.get(name, "") == value for name, value in asked)
+
+
+# Kept: a run writes the same hours of the same months for every tenant.
+@lru_cache(maxsize=20_000)
 def _hour(instant: datetime) -> str:
     return instant.astimezone(UTC).strftime("%Y-%m-%dT%H")
+
+
+@lru_cache(maxsize=20_000)
+def _day(hour: str, zone: tzinfo) -> str:
+    return datetime.strptime(hour, "%Y-%m-%dT%H").replace(tzinfo=UTC).astimezone(zone).strftime("%Y-%m-%d")
