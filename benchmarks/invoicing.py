@@ -1,7 +1,7 @@
 """How fast invoices are made, without their PDFs, and what each step costs: `python -m benchmarks.invoicing`.
 
-Tenants with a subscription of the shipped plan `lite` and a month of usage of five meters, `--hours` hours each (thirty:
-one a day), so six lines. What is measured is the consumer's own way from requests to committed invoices, in this
+Tenants with a subscription of the shipped plan `lite` and a month of usage, `--hours` hours per meter (thirty: one a
+day). What is measured is the consumer's own way from requests to committed invoices, in this
 process; PostgreSQL and ClickHouse run beside it on the same machine. `alone` is a request by itself, as a person asks
 for it and as a batch is taken up again that met trouble; `together` is how the consumer takes what lies on its topic.
 `cpu ms` is processor time of this process per invoice: `per core` is what a core of it makes while it computes.
@@ -30,7 +30,9 @@ from core.clock import ManualClock
 from core.messages import InvoicingRequest
 from invoicing.adapters.clickhouse import ClickHouseUsage
 from invoicing.adapters.postgres_books import PostgresBooks
+from invoicing.adapters.postgres_together import PostgresBooksTogether
 from invoicing.invoice_period import invoice_period
+from invoicing.invoice_together import invoice_together
 from invoicing.load_terms import load_terms
 from runtime.clickhouse import connect_clickhouse
 from runtime.migrations import migrate
@@ -66,6 +68,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--tenants", type=int, default=10_000)
     arguments.add_argument("--alone", type=int, default=500, help="invoices made one by one")
+    arguments.add_argument("--at-once", type=int, default=50, help="tenants in a transaction")
     arguments.add_argument("--hours", type=int, default=30, help="hours of usage per meter")
     arguments.add_argument("--profile", action="store_true", help="print where the time goes, by function")
     given = arguments.parse_args()
@@ -77,7 +80,8 @@ def main() -> None:
         _fill(settings, given.tenants, given.hours)
         tenants = [f"t{n:08}" for n in range(1, given.tenants + 1)]
         print(f"{'way':<10}{'invoices':>9}{'lines':>7}{'/s':>7}{'cpu ms':>8}{'per core':>9}{'MiB':>6}  load")
-        _measure(settings, "alone", tenants[: given.alone], given.profile)
+        _measure(settings, "alone", tenants[: given.alone], given.profile, at_once=0)
+        _measure(settings, "together", tenants[given.alone :], given.profile, at_once=given.at_once)
     finally:
         down(home)
         shutil.rmtree(home, ignore_errors=True)
@@ -93,15 +97,15 @@ def _fill(settings: Settings, tenants: int, hours: int) -> None:
     client.close()
 
 
-def _measure(settings: Settings, way: str, tenants: Sequence[str], is_profiled: bool) -> None:
+def _measure(settings: Settings, way: str, tenants: Sequence[str], is_profiled: bool, *, at_once: int) -> None:
     load, before, began = os.getloadavg()[0], resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
     profile = cProfile.Profile() if is_profiled else None
     if profile:
         profile.enable()
-    lines = asyncio.run(_invoice(settings, tenants))
+    lines = asyncio.run(_invoice(settings, tenants, at_once))
     if profile:
         profile.disable()
-        pstats.Stats(profile).sort_stats("tottime").print_stats(45)
+        pstats.Stats(profile).sort_stats("tottime").print_stats(60)
     seconds, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_SELF)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     made = len(tenants)
@@ -112,15 +116,22 @@ def _measure(settings: Settings, way: str, tenants: Sequence[str], is_profiled: 
     )
 
 
-async def _invoice(settings: Settings, tenants: Sequence[str]) -> int:
+async def _invoice(settings: Settings, tenants: Sequence[str], at_once: int) -> int:
     clock, terms, usage = ManualClock(_NOW), load_terms(settings), ClickHouseUsage(settings)
+    requests = [InvoicingRequest(tenant_id=one, period=_MONTH, run_id="run", requested_at="") for one in tenants]
     lines = 0
     async with create_pool(settings, max_size=2) as pool:
-        books = PostgresBooks(pool)
-        for tenant in tenants:
-            request = InvoicingRequest(tenant_id=tenant, period=_MONTH, run_id="run", requested_at="")
-            made = await invoice_period(request, books=books, usage=usage, terms=terms, clock=clock)
-            lines += sum(len(one.draft.lines) for one in made)
+        books, together = PostgresBooks(pool), PostgresBooksTogether(pool)
+        if at_once:
+            for start in range(0, len(requests), at_once):
+                some = requests[start : start + at_once]
+                done = await invoice_together(some, books=together, usage=usage, terms=terms, clock=clock)
+                assert not done.alone, f"{done.alone} were left out"
+                lines += sum(len(one.draft.lines) for issued in done.invoices.values() for one in issued)
+        else:
+            for request in requests:
+                made = await invoice_period(request, books=books, usage=usage, terms=terms, clock=clock)
+                lines += sum(len(one.draft.lines) for one in made)
     await usage.close()
     return lines
 

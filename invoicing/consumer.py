@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import psycopg
 import structlog
@@ -33,8 +34,10 @@ from invoicing.adapters.postgres_books import PostgresBooks
 from invoicing.adapters.postgres_issued import PostgresDrafts
 from invoicing.adapters.postgres_register import PostgresRegister
 from invoicing.adapters.postgres_settlements import PostgresSettlements
+from invoicing.adapters.postgres_together import PostgresBooksTogether
 from invoicing.finalize_drafts import finalize_drafts
 from invoicing.invoice_period import invoice_period
+from invoicing.invoice_together import invoice_together
 from invoicing.load_terms import load_terms
 from invoicing.record_money_back import record_dispute, record_refund
 from invoicing.settle_invoice import settle_invoice
@@ -61,10 +64,35 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             request = decode_message(raw, InvoicingRequest)
             await invoice_period(request, books=books, usage=usage, terms=terms, clock=clock)
 
+        async def together(values: Sequence[bytes | None]) -> list[int]:
+            first, left = first_of_tenants(values)
+            done = await invoice_together(
+                list(first.values()), books=PostgresBooksTogether(pool), usage=usage, terms=terms, clock=clock
+            )
+            return left + [place for place, request in first.items() if request.tenant_id in done.alone]
+
         try:
-            await TopicConsumer(settings, INVOICING_REQUESTS, REQUESTS_GROUP, handle).run(stop)
+            await TopicConsumer(settings, INVOICING_REQUESTS, REQUESTS_GROUP, handle, together=together).run(stop)
         finally:
             await usage.close()
+
+
+def first_of_tenants(values: Sequence[bytes | None]) -> tuple[dict[int, InvoicingRequest], list[int]]:
+    """Return each tenant's first request by its place, and the places of the others and of what is no request."""
+    first: dict[int, InvoicingRequest] = {}
+    left, tenants = [], set()
+    for place, value in enumerate(values):
+        try:
+            request = decode_message(value, InvoicingRequest)
+        except InvalidInputError:
+            left.append(place)
+            continue
+        if request.tenant_id in tenants:
+            left.append(place)
+        else:
+            tenants.add(request.tenant_id)
+            first[place] = request
+    return first, left
 
 
 def settlement_handlers(settlements: Settlements, clock: Clock) -> dict[Topic, Handler]:

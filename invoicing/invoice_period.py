@@ -67,7 +67,7 @@ async def invoice_period(
         async with books.open_account(request.tenant_id) as account:
             if account is None:
                 raise InvalidInputError([Fault("unknown_tenant", f"no tenant {request.tenant_id!r}", "tenant_id")])
-            targets = await _targets(account, asked, now)
+            targets = await targets_of(account, asked, now)
             if account.buyer.parked_reason is not None:
                 log.warning("account.skipped", tenant=request.tenant_id, parked=account.buyer.parked_reason)
                 _INVOICES.labels("skipped").inc()
@@ -76,11 +76,17 @@ async def invoice_period(
     except BrokenInvariantError as broken:
         await park_account(books, request.tenant_id, broken, now, period=request.period)
         return []
-    _INVOICES.labels("invoiced" if invoices else "nothing_new").inc(len(invoices) or 1)
+    count_outcome(invoices)
     return invoices
 
 
-async def _targets(account: Account, asked: str | datetime, now: datetime) -> list[Target]:
+def count_outcome(invoices: Sequence[Invoice]) -> None:
+    """Count what a request gave rise to."""
+    _INVOICES.labels("invoiced" if invoices else "nothing_new").inc(len(invoices) or 1)
+
+
+async def targets_of(account: Account, asked: str | datetime, now: datetime) -> list[Target]:
+    """Return the billing periods that a request asks for; raises `InvalidInputError` if one is not over yet."""
     calendar = account.buyer.calendar
     before = asked if isinstance(asked, datetime) else calendar.period(asked).end
     targets = [

@@ -7,6 +7,8 @@ publishing and marking publishes again: every payload names its cause, and consu
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 import psycopg
@@ -20,21 +22,47 @@ from core.topics import Topic
 from runtime.postgres import Connection, Pool
 
 OLDEST_SECONDS = Gauge("meterbook_outbox_oldest_seconds", "Age of the oldest event that is not published yet")
+_APPEND = """
+INSERT INTO outbox (event_id, topic, key, payload, created_at)
+SELECT event_id, topic, key, payload, %(now)s
+FROM unnest(%(ids)s::text[], %(topics)s::text[], %(keys)s::text[], %(payloads)s::bytea[])
+    WITH ORDINALITY AS given (event_id, topic, key, payload, place)
+ORDER BY place
+ON CONFLICT (event_id) DO NOTHING
+"""
 _BATCH = 500
 _POLL_SECONDS = 0.2
 _RELAY_LOCK = 7_410_222
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What is announced on a topic; `event_id` names its cause."""
+
+    topic: Topic
+    key: str
+    event_id: str
+    payload: bytes
+
+
 async def append_event(
     connection: Connection, topic: Topic, *, key: str, event_id: str, payload: bytes, now: datetime
 ) -> None:
     """Announce an event within the caller's transaction; the same `event_id` twice is written once."""
-    await connection.execute(
-        "INSERT INTO outbox (event_id, topic, key, payload, created_at) VALUES (%s, %s, %s, %s, %s)"
-        " ON CONFLICT (event_id) DO NOTHING",
-        (event_id, topic.name, key, payload, now),
-    )
+    await append_events(connection, [Event(topic, key, event_id, payload)], now)
+
+
+async def append_events(connection: Connection, events: Sequence[Event], now: datetime) -> None:
+    """Announce events in their order within the caller's transaction; the same `event_id` twice is written once."""
+    given = {
+        "ids": [one.event_id for one in events],
+        "topics": [one.topic.name for one in events],
+        "keys": [one.key for one in events],
+        "payloads": [one.payload for one in events],
+        "now": now,
+    }
+    await connection.execute(_APPEND, given)
 
 
 class OutboxRelay:

@@ -1,7 +1,8 @@
 """Reads a billing topic record by record, at least once. Owns retries, dead letters and committing.
 
 The handler must be idempotent. `InvalidInputError` means the record itself is bad: it goes to `billing.rejected` with
-its code and the work goes on. Anything else is an outage or our own mistake: the record is tried again with growing
+its code and the work goes on. Where there is a way to handle many records together it is tried first; what it leaves is
+handled record by record. Anything else is an outage or our own mistake: the record is tried again with growing
 pauses, without a limit, because skipping a billing event would lose money silently. `BrokenInvariantError` stops.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -24,6 +25,8 @@ from core.topics import BILLING_REJECTED, Topic
 from runtime.settings import InvalidSettingsError, Settings
 
 Handler = Callable[[bytes | None], Awaitable[None]]
+# Handles records' values in one go and returns the places of those it has left alone.
+Together = Callable[[Sequence[bytes | None]], Awaitable[Collection[int]]]
 log = structlog.get_logger()
 _HANDLED = Counter("meterbook_billing_records_total", "Records of billing topics by outcome", ["topic", "outcome"])
 _LONGEST_PAUSE_SECONDS = 30.0
@@ -45,8 +48,18 @@ def create_producer(settings: Settings) -> AIOKafkaProducer:
 class TopicConsumer:
     """One consumer-group member over one topic; scale by starting more of them."""
 
-    def __init__(self, settings: Settings, topic: Topic, group: str, handle: Handler) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        topic: Topic,
+        group: str,
+        handle: Handler,
+        *,
+        together: Together | None = None,
+        together_max: int = 50,
+    ) -> None:
         self._settings, self._topic, self._group, self._handle = settings, topic, group, handle
+        self._together, self._together_max = together, together_max
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until `stop` is set, then commit and leave the group."""
@@ -67,6 +80,9 @@ class TopicConsumer:
             await consumer.start()
             while not stop.is_set():
                 fetched = await consumer.getmany(timeout_ms=250, max_records=200)
+                if self._together is not None:
+                    await self._work_together(consumer, producer, fetched, self._together, stop)
+                    continue
                 for partition, records in fetched.items():
                     await self._work(consumer, producer, partition, records, stop)
         finally:
@@ -88,11 +104,49 @@ class TopicConsumer:
             if not await self._handle_until_done(producer, record, stop):
                 return
             # Committed one by one: a record may stand for a charge, and repeating it costs more than the commit.
-            try:
-                await consumer.commit({partition: record.offset + 1})
-            except (CommitFailedError, IllegalStateError, IllegalGenerationError, UnknownMemberIdError) as error:
-                log.warning("offset.not_committed", topic=record.topic, offset=record.offset, error=repr(error))
+            if not await self._commit(consumer, {partition: record.offset + 1}):
                 return
+
+    async def _work_together(
+        self,
+        consumer: AIOKafkaConsumer,
+        producer: AIOKafkaProducer,
+        fetched: Mapping[TopicPartition, Sequence[ConsumerRecord]],
+        together: Together,
+        stop: asyncio.Event,
+    ) -> None:
+        waiting = [(partition, record) for partition, records in fetched.items() for record in records]
+        for start in range(0, len(waiting), self._together_max):
+            ours = consumer.assignment()
+            some = [one for one in waiting[start : start + self._together_max] if one[0] in ours]
+            left = await self._left_by(together, [record for _, record in some])
+            for place in sorted(left):
+                if not await self._handle_until_done(producer, some[place][1], stop):
+                    return
+            if stop.is_set() or not await self._commit(consumer, {where: one.offset + 1 for where, one in some}):
+                return
+
+    async def _left_by(self, together: Together, records: Sequence[ConsumerRecord]) -> Collection[int]:
+        """Handle records together and return the places of those that are left; all if it fails."""
+        try:
+            left = await together([record.value for record in records])
+        except (InvalidSettingsError, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            # Each by itself tells which of them is at fault, and waits for what is away.
+            log.warning("records.taken_one_by_one", topic=self._topic.name, records=len(records), error=repr(error))
+            return range(len(records))
+        _HANDLED.labels(self._topic.name, "handled").inc(len(records) - len(left))
+        return left
+
+    async def _commit(self, consumer: AIOKafkaConsumer, offsets: Mapping[TopicPartition, int]) -> bool:
+        """Commit offsets; False if the partitions have gone to another member meanwhile."""
+        try:
+            await consumer.commit(dict(offsets))
+        except (CommitFailedError, IllegalStateError, IllegalGenerationError, UnknownMemberIdError) as error:
+            log.warning("offset.not_committed", topic=self._topic.name, offsets=str(offsets), error=repr(error))
+            return False
+        return True
 
     async def _handle_until_done(self, producer: AIOKafkaProducer, record: ConsumerRecord, stop: asyncio.Event) -> bool:
         pause = 0.1

@@ -12,7 +12,7 @@ from core.ids import derive_id
 from core.messages import InvoiceVoided, encode_message
 from core.period import Period, format_instant
 from core.topics import INVOICE_VOIDED
-from invoicing.adapters.stored_lines import LINE_COLUMNS, insert_lines, read_line
+from invoicing.adapters.stored_lines import LINE_COLUMNS, read_line, write_lines
 from invoicing.domain.invoice import DocumentKind, Draft, Origin
 from invoicing.domain.lines import Billed, BilledLine, Line, bill_up
 from invoicing.domain.snapshot import money_text
@@ -179,7 +179,7 @@ class PostgresIssued:
             ENGINE_VERSION, finalize_at,
         )  # fmt: skip
         await self._connection.execute(_PUT_DRAFT, values)
-        await insert_lines(self._connection, draft.invoice_id, draft.lines)
+        await write_lines(self._connection, [(draft.invoice_id, draft.lines)])
 
     async def drafts(self, subscription_id: str, period: Period) -> list[Standing]:
         """Return the drafts of a billing period, locked."""

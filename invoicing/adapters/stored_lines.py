@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -19,17 +19,15 @@ _COLUMNS = (
 )
 # As they are read beside the columns of `invoices`, of which some have the same names: the lines are called `line`.
 LINE_COLUMNS = ", ".join(f"line.{name.strip()}" for name in _COLUMNS.split(","))
-_INSERT = (
-    f"INSERT INTO invoice_lines (invoice_id, position, {_COLUMNS})"  # noqa: S608 - constants only
-    f" VALUES ({', '.join(['%s'] * (2 + len(_COLUMNS.split(','))))})"
-)
+_COPY = f"COPY invoice_lines (invoice_id, position, {_COLUMNS}) FROM STDIN"
 
 
-async def insert_lines(connection: Connection, invoice_id: str, lines: Sequence[Line]) -> None:
-    """Write the lines of a document, by position from 1."""
-    async with connection.cursor() as cursor:
-        rows = [_row(invoice_id, position, line) for position, line in enumerate(lines, 1)]
-        await cursor.executemany(_INSERT.encode(), rows)
+async def write_lines(connection: Connection, lines_of: Iterable[tuple[str, Sequence[Line]]]) -> None:
+    """Write the lines of documents by invoice id, each document's by position from 1."""
+    async with connection.cursor() as cursor, cursor.copy(_COPY.encode()) as copy:
+        for invoice_id, lines in lines_of:
+            for position, line in enumerate(lines, 1):
+                await copy.write_row(_row(invoice_id, position, line))
 
 
 def read_line(row: dict[str, Any]) -> Line:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from invoicing.domain.subscribed import Subscribed
 from rating.adapters.postgres import plan_versions_of, read_plan_documents
-from rating.adapters.postgres_redemptions import redemptions_of
+from rating.adapters.postgres_redemptions import read_redemptions
 from rating.adapters.stored_contracts import read_contracts
 from rating.adapters.stored_timelines import read_subscriptions
 from runtime.postgres import Connection
@@ -22,10 +22,10 @@ async def read_subscribed(
     contracts = await read_contracts(connection, sorted({one.start.tenant_id for one in found}))
     versions = {version for one in found for version in plan_versions_of(one.start, one.changes)}
     documents = await read_plan_documents(connection, versions)
+    redemptions = await read_redemptions(connection, [one.start for one in found])
     subscribed = []
     for one in found:
         start = one.start
-        redemptions = await redemptions_of(connection, start.tenant_id, start.subscription_id, start.started_at)
         held = tuple(contracts.get(start.tenant_id, ()))
-        subscribed.append(Subscribed(start, one.changes, held, documents, tuple(redemptions)))
+        subscribed.append(Subscribed(start, one.changes, held, documents, tuple(redemptions[start.subscription_id])))
     return subscribed

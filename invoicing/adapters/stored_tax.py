@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -17,9 +17,8 @@ from runtime.postgres import Connection
 
 # The columns of a line's tax, in the order of `tax_values`.
 TAX_COLUMNS = "tax_treatment, tax_amount, tax_origin"
-_INSERT_TAX = (
-    "INSERT INTO invoice_taxes (invoice_id, category, rate, place, kind, base, tax, reason_code, note_code, note)"
-    " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+_COPY_TAXES = (
+    "COPY invoice_taxes (invoice_id, category, rate, place, kind, base, tax, reason_code, note_code, note) FROM STDIN"
 )
 # An invoice's own lines, and what was taken back of them by any document that counts.
 _TAXED_BEFORE = (
@@ -46,25 +45,24 @@ def tax_values(line: Line) -> tuple[Any, ...]:
     return (Jsonb(document), line.tax_amount, line.tax_origin)
 
 
-async def add_invoice_taxes(connection: Connection, invoice_id: str, lines: Sequence[Line]) -> None:
-    """Store a document's tax by category, rate and place."""
-    rows = [
-        (
-            invoice_id,
-            group.treatment.category.value,
-            group.treatment.rate,
-            group.treatment.place,
-            group.treatment.kind,
-            group.base,
-            group.tax,
-            group.treatment.reason_code,
-            group.treatment.note_code,
-            group.treatment.note,
-        )
-        for group in taxes_of(lines)
-    ]
-    async with connection.cursor() as cursor:
-        await cursor.executemany(_INSERT_TAX, rows)
+async def write_taxes(connection: Connection, lines_of: Iterable[tuple[str, Sequence[Line]]]) -> None:
+    """Write documents' tax by category, rate and place; their lines come by invoice id."""
+    async with connection.cursor() as cursor, cursor.copy(_COPY_TAXES) as copy:
+        for invoice_id, lines in lines_of:
+            for group in taxes_of(lines):
+                row = (
+                    invoice_id,
+                    group.treatment.category.value,
+                    group.treatment.rate,
+                    group.treatment.place,
+                    group.treatment.kind,
+                    group.base,
+                    group.tax,
+                    group.treatment.reason_code,
+                    group.treatment.note_code,
+                    group.treatment.note,
+                )
+                await copy.write_row(row)
 
 
 async def read_taxed_before(connection: Connection, invoice_ids: Sequence[str]) -> Mapping[Bucket, TaxedBefore]:

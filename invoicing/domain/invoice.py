@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 from core.calendar import Calendar
@@ -74,7 +75,8 @@ class Buyer:
         return Calendar(self.time_zone, self.billing_anchor_day)
 
 
-@dataclass(frozen=True, slots=True)
+# Without slots, so that what is asked for again and again is worked out once.
+@dataclass(frozen=True)
 class Draft:
     """What one document will say, before it has a number and a date. `sequence` 1 is the period's first one.
 
@@ -89,24 +91,24 @@ class Draft:
     lines: tuple[Line, ...]
     cause: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def invoice_id(self) -> str:
         """The same subscription, period and sequence, or the same cause, give the same document, whoever makes it."""
         if self.cause:
             return derive_id("inv", *self.cause)
         return derive_id("inv", str(self.subscription_id), format_instant(self.period.start), str(self.sequence))
 
-    @property
+    @cached_property
     def subtotal(self) -> Decimal:
         """The sum of the lines without tax."""
         return sum((line.net for line in self.lines), Decimal(0))
 
-    @property
+    @cached_property
     def tax(self) -> Decimal:
         """The sum of the lines' tax shares."""
         return sum((line.tax_amount for line in self.lines), Decimal(0))
 
-    @property
+    @cached_property
     def total(self) -> Decimal:
         """The sum of the lines with tax."""
         return self.subtotal + self.tax

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 from stdnum import iban as iban_rules
@@ -24,7 +25,8 @@ _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 _BIC = re.compile(r"[A-Z0-9]{4}[A-Z]{2}[A-Z0-9]{2}([A-Z0-9]{3})?")
 
 
-@dataclass(frozen=True, slots=True)
+# Without slots, so that its document is made once.
+@dataclass(frozen=True)
 class Seller:
     """Who issues the invoice. `number_prefix` starts the numbers (`MB-2026-000123`), `colour` is `#rrggbb`."""
 
@@ -48,6 +50,10 @@ class Seller:
 
     def as_document(self) -> dict[str, Any]:
         """Return the seller as JSON for the snapshot."""
+        return dict(self._document)
+
+    @cached_property
+    def _document(self) -> dict[str, Any]:
         document = {**asdict(self), "address": list(self.address)}
         del document["bank_accounts"], document["tax"]
         document["vat_number"] = self.tax.vat_number

@@ -13,7 +13,7 @@ from decimal import Decimal
 from functools import lru_cache
 from types import MappingProxyType
 
-from core.errors import must_hold
+from core.errors import BrokenInvariantError, must_hold
 from core.meters import Meter
 from rating.domain.fine_usage import Entries, digest_of_entries
 from rating.domain.measured import MeasuredTotal, average_totals
@@ -35,6 +35,8 @@ class HourOfUsage:
 
     def __post_init__(self) -> None:
         must_hold(self.hour.tzinfo is not None, "an hour of usage without a time zone")
+        if self.quantity < 0:
+            raise BrokenInvariantError(f"usage of {self.meter_id} is negative in {self.hour}: {self.quantity}")
 
 
 @dataclass(frozen=True, slots=True)

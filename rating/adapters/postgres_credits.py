@@ -42,9 +42,13 @@ class PostgresCreditLedger:
 
     async def lock_credits(self, tenant_id: str) -> list[Credit]:
         """Return the tenant's credits that have a balance, by grant id; nobody else moves them meanwhile."""
+        return await self.lock_credits_of_many([tenant_id])
+
+    async def lock_credits_of_many(self, tenant_ids: Sequence[str]) -> list[Credit]:
+        """Return the credits of tenants that have a balance, by grant id; nobody else moves them meanwhile."""
         # Always in the order of ids, so that two who lock several never wait for each other.
-        query = _CREDITS + " WHERE tenant_id = %s AND balance > 0 ORDER BY grant_id FOR NO KEY UPDATE OF held"
-        return [_credit(row) for row in await self._rows(query, tenant_id)]
+        query = _CREDITS + " WHERE tenant_id = ANY(%s) AND balance > 0 ORDER BY grant_id FOR NO KEY UPDATE OF held"
+        return [_credit(row) for row in await self._rows(query, list(tenant_ids))]
 
     async def credits(self, tenant_id: str) -> list[Credit]:
         """Return all of a tenant's credits with what is left of them, in the draw order."""
@@ -121,8 +125,15 @@ class PostgresCreditLedger:
 
     async def entries_for(self, invoice_id: str) -> list[CreditEntry]:
         """Return what an invoice drew and gave back, in the order in which it was written."""
-        query = _ENTRIES + " WHERE reference = %s AND entry.kind IN ('drawn', 'returned') ORDER BY entry_id"
-        return [_entry(row) for row in await self._rows(query, invoice_id)]
+        return (await self.entries_for_many([invoice_id]))[invoice_id]
+
+    async def entries_for_many(self, invoice_ids: Sequence[str]) -> dict[str, list[CreditEntry]]:
+        """Return what each of these invoices drew and gave back, in the order in which it was written."""
+        query = _ENTRIES + " WHERE reference = ANY(%s) AND entry.kind IN ('drawn', 'returned') ORDER BY entry_id"
+        found: dict[str, list[CreditEntry]] = {one: [] for one in invoice_ids}
+        for row in await self._rows(query, list(invoice_ids)):
+            found[row["reference"]].append(_entry(row))
+        return found
 
     async def entries_of(self, tenant_id: str, *, known_at: datetime | None = None) -> list[CreditEntry]:
         """Return a tenant's entries in the order in which they were written, without those later than `known_at`."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Iterable
 from typing import Any
 
 from rating.domain.coupon import Coupon, Duration, Redemption, redeem_automatically
+from rating.domain.timeline import SubscriptionStart
 from runtime.postgres import Connection
 
 COUPON_COLUMNS = (
@@ -14,28 +15,30 @@ COUPON_COLUMNS = (
     " exclusive, archived_at"
 )
 REDEMPTION_COLUMNS = "redemption_id, tenant_id, subscription_id, redeemed_at, starts_at, removed_at"
-_OF_SUBSCRIPTION = (
+_OF_SUBSCRIPTIONS = (
     f"SELECT {COUPON_COLUMNS}, {REDEMPTION_COLUMNS} FROM coupon_redemptions"  # noqa: S608
     " JOIN coupons AS coupon ON coupon.coupon_id = coupon_redemptions.coupon_id AND version = coupon_version"
-    " WHERE subscription_id = %s ORDER BY redemption_id"
+    " WHERE subscription_id = ANY(%s) ORDER BY redemption_id"
 )
 _AUTOMATIC = f"SELECT {COUPON_COLUMNS} FROM coupons AS coupon WHERE automatic ORDER BY coupon_id, version"  # noqa: S608
 
 
-async def redemptions_of(
-    connection: Connection, tenant_id: str, subscription_id: str, started_at: datetime
-) -> list[Redemption]:
-    """Return the coupons ever redeemed for a subscription and those that count for it automatically.
+async def read_redemptions(connection: Connection, starts: Iterable[SubscriptionStart]) -> dict[str, list[Redemption]]:
+    """Return by subscription the coupons ever redeemed for it and those that count for it automatically.
 
-    `started_at` is the subscription's start. Which of them cover a period says `rating.domain.coupon.covers`.
+    Which of them cover a period says `rating.domain.coupon.covers`.
     """
-    redeemed = await (await connection.execute(_OF_SUBSCRIPTION.encode(), (subscription_id,))).fetchall()
+    asked = {one.subscription_id: one for one in starts}
+    found: dict[str, list[Redemption]] = {one: [] for one in asked}
+    for row in await (await connection.execute(_OF_SUBSCRIPTIONS.encode(), (list(asked),))).fetchall():
+        found[row["subscription_id"]].append(read_redemption_row(row))
     automatic = await (await connection.execute(_AUTOMATIC.encode())).fetchall()
-    found = [read_redemption_row(row) for row in redeemed]
-    for row in automatic:
-        redemption = redeem_automatically(read_coupon_row(row), tenant_id, subscription_id, started_at)
-        if redemption is not None:
-            found.append(redemption)
+    coupons = [read_coupon_row(row) for row in automatic]
+    for subscription_id, start in asked.items():
+        for coupon in coupons:
+            redemption = redeem_automatically(coupon, start.tenant_id, subscription_id, start.started_at)
+            if redemption is not None:
+                found[subscription_id].append(redemption)
     return found
 
 

@@ -40,7 +40,7 @@ def _is_simple(value: Any) -> bool:
     if kind is list or kind is tuple:
         return all(map(_is_simple, value))
     if kind is str:
-        return value.isascii() or value.isprintable()
+        return bool(value.isascii() or value.isprintable())
     if kind is int:
-        return -_INTEGER_MAX <= value <= _INTEGER_MAX
+        return bool(-_INTEGER_MAX <= value <= _INTEGER_MAX)
     return value is None or kind is bool

@@ -39,8 +39,12 @@ def usage_row(
     grouped_by: tuple[str, ...] | None = None,
 ) -> UsageRow:
     """Return a usage row with its dimensions in order; an empty value means the dimension is not known."""
-    known = tuple(sorted((name, value) for name, value in (dimensions or {}).items() if value))
-    return UsageRow(meter_id, known, Decimal(quantity), grouped_by)
+    return UsageRow(meter_id, known_dimensions(dimensions or {}), Decimal(quantity), grouped_by)
+
+
+def known_dimensions(dimensions: Mapping[str, str]) -> Dimensions:
+    """Return dimension values by name; an empty value means the dimension is not known."""
+    return tuple(sorted((name, value) for name, value in dimensions.items() if value)) if dimensions else ()
 
 
 class UsageTotals:

@@ -13,7 +13,7 @@ import pytest
 
 from core.errors import InvalidInputError, NotFoundError
 from core.period import month_of
-from rating.adapters.postgres_redemptions import redemptions_of
+from invoicing.adapters.stored_subscribed import read_subscribed
 from rating.domain.coupon import Coupon, Duration, Redemption, apply_coupons
 from rating.domain.cycle import Cycle, Interval
 from rating.domain.net_lines import LineAmount
@@ -358,7 +358,8 @@ async def test_what_billing_reads_of_a_subscriptions_coupons(settings: Settings)
             )
         assert scene.pool is not None
         async with scene.pool.connection() as connection:
-            found = await redemptions_of(connection, scene.tenant_id, scene.subscription_id, BEGIN)
+            [subscribed] = await read_subscribed(connection, subscription_ids=[scene.subscription_id])
+            found = subscribed.redemptions
         own = [each for each in found if each.coupon.coupon_id.startswith(scene.coupon_id)]
         assert redemption in own
         assert {each.coupon for each in own} == {redemption.coupon, automatic}
