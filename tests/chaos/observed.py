@@ -229,11 +229,20 @@ async def unread(bootstrap: str, stages: Iterable[str]) -> dict[str, int]:
 
 async def members(bootstrap: str, group: str) -> int:
     """Return how many members a consumer group has."""
+    return len((await _described(bootstrap, group))[5])
+
+
+async def is_settled(bootstrap: str, group: str) -> bool:
+    """Tell whether a consumer group's members have all joined and been given their partitions."""
+    return bool((await _described(bootstrap, group))[2] == "Stable")
+
+
+async def _described(bootstrap: str, group: str) -> Any:
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     try:
         [response] = await admin.describe_consumer_groups([group])
-        return len(response.groups[0][5])
+        return response.groups[0]
     finally:
         await admin.close()
 

@@ -51,8 +51,11 @@ async def terminate_workers(row: Row) -> None:
             leaving = [row.fleet.the(name) for name in STREAM]
 
             async def all_work(leaving: list[Worker] = leaving) -> bool:
-                # Before that Python is still reading the program, and nothing is there that could end in order.
-                return all(worker.logged(_READS) for worker in leaving)
+                # Before that Python is still reading the program, and nothing is there that could end in order; and who
+                # is still joining is no member that could leave: the broker waits for it until its session is over.
+                begun = all(worker.logged(_READS) for worker in leaving)
+                groups = [observed.STAGES[name][0] for name in STREAM]
+                return begun and all([await observed.is_settled(row.world.urls.kafka, group) for group in groups])
 
             await row.wait_for(all_work, "all workers to have begun")
             for worker, (code, seconds) in zip(
