@@ -28,8 +28,8 @@ test: $(STAMP) ## Run every check and test (linters, types, units, real engines,
 	@$(MAKE) --no-print-directory check
 	@bash tests/in_two_parts.sh $(BIN)/pytest
 
-test-fast: $(STAMP) ## Run the tests that need no engine (under a minute)
-	@$(BIN)/pytest -q -m "not integration and not e2e and not chaos"
+test-fast: $(STAMP) ## Run the quick tests that need no engine, laws with few examples (about a minute)
+	@$(BIN)/pytest -q -m "not integration and not e2e and not chaos and not slow" --hypothesis-profile=fast
 
 check: $(STAMP) ## Lint, types, import rules
 	@$(BIN)/ruff check .

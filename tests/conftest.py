@@ -22,6 +22,8 @@ from tests.shared_data import SHARED_DATA
 hypothesis_settings.register_profile(
     "no clock", hypothesis_settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+# For one's own loop (make test-fast): laws are tried, not proven.
+hypothesis_settings.register_profile("fast", hypothesis_settings.get_profile("no clock"), max_examples=10)
 hypothesis_settings.load_profile("no clock")
 
 
