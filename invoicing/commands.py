@@ -18,10 +18,11 @@ from core.clock import SystemClock
 from core.errors import Fault, InvalidInputError, NotFoundError
 from core.period import format_instant, parse_month
 from invoicing.adapters.clickhouse import ClickHouseUsage
-from invoicing.adapters.kafka import KafkaRequests, KafkaUsageProgress
+from invoicing.adapters.kafka import KafkaRequests, KafkaRequestsWaiting, KafkaUsageProgress
 from invoicing.adapters.postgres_books import PostgresBooks
 from invoicing.adapters.postgres_register import PostgresRegister
 from invoicing.domain.snapshot import money_text
+from invoicing.follow_run import follow_run
 from invoicing.life_commands import register as register_life
 from invoicing.load_terms import load_terms
 from invoicing.ports import ListedInvoice
@@ -55,6 +56,9 @@ def run(
         bool,
         typer.Option("--dry-run", help="Only say what would be issued, without tax; nothing is stored or asked for."),
     ] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Wait until the workers have handled all of it, and show how far they are.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Ask for the invoice of every tenant with a subscription in the period; asking again gives nothing new."""
@@ -64,6 +68,7 @@ def run(
         _print_tried(asyncio.run(_try(settings, period, tenant)), as_json=as_json)
         return
     done = asyncio.run(request_invoices(settings, period, tenant, wait_seconds=None if even_if_behind else wait))
+    stand = asyncio.run(_follow(settings, period, tenant)) if follow else None
     if as_json:
         document = {
             "run_id": done.run_id,
@@ -71,6 +76,7 @@ def run(
             "requested": done.requested,
             "parked": [{"tenant_id": tenant_id, "reason": reason} for tenant_id, reason in done.parked],
             "early": list(done.early),
+            **({} if stand is None else {"invoices": len(stand)}),
         }
         typer.echo(json.dumps(document))
         return
@@ -79,6 +85,8 @@ def run(
         typer.echo(f"left out, parked: {tenant_id}: {reason}")
     if done.early:
         typer.echo(f"left out, their month is not over yet: {', '.join(done.early)}")
+    if stand is not None:
+        typer.echo(f"all handled; {len(stand)} documents of {done.period} stand: {_sums_of(stand) or 'nothing owed'}")
 
 
 @app.command(name="list")
@@ -194,6 +202,27 @@ async def request_invoices(
                     raise
                 looks -= 1
                 await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+
+
+async def _follow(settings: Settings, month: str, tenant_id: str | None) -> list[ListedInvoice]:
+    """Wait until the requests are handled, with a bar at the terminal; returns what stands of the month then."""
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+        bar = progress.add_task(f"invoicing {month}", total=None)
+        async with KafkaRequestsWaiting(settings) as requests:
+            await follow_run(
+                requests,
+                lambda handled, of: progress.update(bar, completed=handled, total=of),
+                pause_seconds=_LOOK_AGAIN_SECONDS,
+            )
+    return await _with_register(settings, lambda register: register.invoices(month, tenant_id))
+
+
+def _sums_of(invoices: list[ListedInvoice]) -> str:
+    """Return the totals by currency for people."""
+    sums: dict[str, Decimal] = {}
+    for one in invoices:
+        sums[one.currency] = sums.get(one.currency, Decimal(0)) + one.total
+    return ", ".join(f"{money_text(total, currency)} {currency}" for currency, total in sorted(sums.items()))
 
 
 async def _preview(

@@ -30,6 +30,7 @@ from core.topics import (
     Topic,
 )
 from invoicing.adapters.clickhouse import ClickHouseUsage
+from invoicing.adapters.kafka import REQUESTS_GROUP
 from invoicing.adapters.postgres_books import PostgresBooks
 from invoicing.adapters.postgres_issued import PostgresDrafts
 from invoicing.adapters.postgres_register import PostgresRegister
@@ -46,7 +47,6 @@ from runtime.postgres import create_pool
 from runtime.settings import Settings
 from runtime.topic_consumer import Handler, TopicConsumer
 
-REQUESTS_GROUP = "meterbook-invoicing"
 SETTLEMENTS_GROUP = "meterbook-settlements"
 FACTS_GROUP = "meterbook-invoiced-facts"
 _DRAFTS_SECONDS = 60.0

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 
 from core.messages import InvoicingRequest, encode_message
 from core.topics import INVOICING_REQUESTS, USAGE_EVENTS
@@ -14,6 +15,8 @@ from runtime.clickhouse import connect_clickhouse_async
 from runtime.settings import Settings
 from runtime.topic_consumer import create_producer
 
+# Who handles the requests.
+REQUESTS_GROUP = "meterbook-invoicing"
 _IN_FLIGHT = 1_000
 # Where each partition's warehouse lane is: the source offset after the last one it has stored.
 WAREHOUSE_PROGRESS = """
@@ -43,6 +46,36 @@ class KafkaRequests:
                 await asyncio.gather(*sent)
         finally:
             await producer.stop()
+
+
+class KafkaRequestsWaiting:
+    """`RequestsWaiting` of `invoicing.requests`; a context manager."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
+        self._reader = AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap, enable_auto_commit=False)
+        self._spans: dict[TopicPartition, tuple[int, int]] = {}
+
+    async def __aenter__(self) -> KafkaRequestsWaiting:
+        """Look how far the topic reaches now."""
+        await self._admin.start()
+        await self._reader.start()
+        [topic] = await self._admin.describe_topics([INVOICING_REQUESTS.name])
+        places = [TopicPartition(INVOICING_REQUESTS.name, one["partition"]) for one in topic["partitions"]]
+        begins, ends = await self._reader.beginning_offsets(places), await self._reader.end_offsets(places)
+        self._spans = {place: (begins[place], ends[place]) for place in places}
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Disconnect."""
+        await self._reader.stop()
+        await self._admin.close()
+
+    async def waiting(self) -> int:
+        """Return how many of them are still to be handled."""
+        stored = await self._admin.list_consumer_group_offsets(REQUESTS_GROUP)
+        done = {place: one.offset for place, one in stored.items()}
+        return sum(max(0, end - max(begin, done.get(place, 0))) for place, (begin, end) in self._spans.items())
 
 
 class KafkaUsageProgress:

@@ -24,10 +24,11 @@ from core.messages import InvoicingRequest, PaymentSettled, encode_message
 from core.topics import BILLING_REJECTED, INVOICING_REQUESTS, PAYMENT_SETTLED, USAGE_EVENTS
 from invoicing import consumer, renderer
 from invoicing.adapters.clickhouse import ClickHouseUsage
-from invoicing.adapters.kafka import KafkaUsageProgress
+from invoicing.adapters.kafka import KafkaRequestsWaiting, KafkaUsageProgress
 from invoicing.adapters.postgres_books import PostgresBooks
 from invoicing.adapters.postgres_register import PostgresRegister
 from invoicing.commands import request_invoices
+from invoicing.follow_run import follow_run
 from invoicing.invoice_period import invoice_period
 from invoicing.ports import ListedInvoice
 from invoicing.preview_invoice import Wish, preview_invoice
@@ -219,6 +220,22 @@ async def test_poison_goes_to_the_dead_letters_and_the_next_request_is_served(se
         assert [codes[value] for value in poison] == ["malformed_message", "unknown_tenant"]
     finally:
         await reader.stop()
+
+
+async def test_a_run_can_be_followed_and_leaves_out_what_was_asked_for_later(settings: Settings) -> None:
+    await apply_files(settings, shipped_files())
+    tenants = [await subscribe(settings, "lite") for _ in range(3)]
+    for tenant_id in tenants:
+        await request_invoices(settings, "2026-10", tenant_id, wait_seconds=None)
+    async with KafkaRequestsWaiting(settings) as requests:
+        assert await requests.waiting() == 3
+        await request_invoices(settings, "2026-10", tenants[0], wait_seconds=None)
+        assert await requests.waiting() == 3
+        async with workers(settings):
+            assert await follow_run(requests, lambda handled, of: None, pause_seconds=0.1) == 3
+    assert [len(await invoices_of(settings, tenant_id)) for tenant_id in tenants] == [1, 1, 1]
+    async with workers(settings), KafkaRequestsWaiting(settings) as requests:
+        await follow_run(requests, lambda handled, of: None, pause_seconds=0.1)
 
 
 async def test_usage_is_settled_when_no_earlier_record_waits(settings: Settings) -> None:

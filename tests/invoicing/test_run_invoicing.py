@@ -8,6 +8,7 @@ import pytest
 
 from core.clock import ManualClock
 from core.errors import InvalidInputError, NotFoundError
+from invoicing.follow_run import follow_run
 from invoicing.run_invoicing import InvoicingRun, UsageBehindError, run_invoicing
 from tests.invoicing.memory import MemoryRequests
 from tests.invoicing.scene import Scene, at
@@ -95,3 +96,14 @@ async def test_an_open_period_is_refused() -> None:
         )
     assert refused.value.faults[0].code == "period_not_over"
     assert requests.sent == []
+
+
+async def test_a_run_is_followed_until_nothing_of_it_waits() -> None:
+    left, shown = iter([3, 3, 1, 0]), list[tuple[int, int]]()
+
+    class Requests:
+        async def waiting(self) -> int:
+            return next(left)
+
+    assert await follow_run(Requests(), lambda handled, of: shown.append((handled, of)), pause_seconds=0) == 3
+    assert shown == [(0, 3), (0, 3), (2, 3), (3, 3)]
