@@ -12,6 +12,9 @@ from payments.domain.payment import AUTHENTICATION_REQUIRED, Outcome, PaymentSta
 from payments.domain.refund import RefundOutcome, RefundStatus
 from payments.ports import ExhaustedKeyError, UnknownOutcomeError
 
+# Page "Stripe decline codes": the issuer declined again because the authentication it had asked for was not done.
+_AUTHENTICATION_NOT_HANDLED = "authentication_not_handled"
+
 
 def read_refused_charge(error: stripe.StripeError) -> Outcome:
     """Return the outcome of a charge that Stripe refused, or raise if the refusal leaves it open.
@@ -31,12 +34,17 @@ def read_refused_refund(error: stripe.StripeError) -> RefundOutcome:
 
 
 def read_error(error: Any) -> tuple[str | None, str | None]:
-    """Return code and sentence of a Stripe error object; the issuer's decline code stands in brackets."""
+    """Return code and sentence of a Stripe error object; the issuer's decline code stands in brackets.
+
+    A decline for want of authentication is `authentication_required`, whatever error it comes with.
+    """
     if not isinstance(error, Mapping):
         return None, None
     code, message, decline = (error.get(name) for name in ("code", "message", "decline_code"))
     kind = str(code or error.get("type") or "unknown_error")
     reason = str(message or kind)
+    if decline in {AUTHENTICATION_REQUIRED, _AUTHENTICATION_NOT_HANDLED}:
+        kind = AUTHENTICATION_REQUIRED
     return kind, f"{reason} ({decline})" if decline and decline != code else reason
 
 

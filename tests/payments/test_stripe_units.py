@@ -1,4 +1,4 @@
-"""Stripe's integer units: ISO 4217's minor units, but for three currencies."""
+"""Stripe's integer units (ISO 4217's minor units, but for three currencies), and what its errors say."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from core.money import MINOR_UNITS, Money
 from payments.adapters.stripe_amounts import from_stripe_amount, to_stripe_amount
+from payments.adapters.stripe_errors import read_error
 
 
 @pytest.mark.parametrize(
@@ -34,3 +35,30 @@ def test_what_was_asked_for_comes_back(currency: str, whole: int) -> None:
     units = to_stripe_amount(asked)
     assert units is not None
     assert from_stripe_amount(units, currency) == asked
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "reason"),
+    [
+        (
+            {"code": "card_declined", "message": "No.", "decline_code": "do_not_honor"},
+            "card_declined",
+            "No. (do_not_honor)",
+        ),
+        ({"code": "expired_card", "message": "Expired.", "decline_code": "expired_card"}, "expired_card", "Expired."),
+        # Off-session, the issuer asks twice for what nobody was there to do: the payer's lane, not a decline.
+        (
+            {"code": "card_declined", "message": "No.", "decline_code": "authentication_not_handled"},
+            "authentication_required",
+            "No. (authentication_not_handled)",
+        ),
+        (
+            {"code": "card_declined", "message": "No.", "decline_code": "authentication_required"},
+            "authentication_required",
+            "No. (authentication_required)",
+        ),
+        (None, None, None),
+    ],
+)
+def test_what_an_error_object_says(error: object, code: str | None, reason: str | None) -> None:
+    assert read_error(error) == (code, reason)

@@ -15,7 +15,7 @@ from enum import StrEnum
 
 from core.calendar import Calendar
 from payments.domain.payment import PaymentStatus
-from payments.dunning.domain.decline import Lane, lane_of
+from payments.dunning.domain.decline import UNKNOWN_TRIES_MAX, Lane, is_unknown, lane_of
 from payments.dunning.domain.schedule import (
     Anchor,
     DoneStep,
@@ -174,7 +174,8 @@ def may_retry(invoice: UnpaidInvoice) -> str:
     """Return why the last charge is not tried again now, "" if it may be.
 
     A hard decline, or an account without a method, waits for another method; what needs its payer has a lane of its own
-    and is tried again by the schedule, which asks the payer once more.
+    and is tried again by the schedule, which asks the payer once more. A code that no provider's page names is tried a
+    bounded number of times.
     """
     charges = invoice.charges
     if invoice.method_saved_at is None:
@@ -184,9 +185,12 @@ def may_retry(invoice: UnpaidInvoice) -> str:
     last = charges[-1]
     if last.status not in _FAILED:
         return "under_way"
-    if lane_of(last.code, last.reason) is Lane.HARD and invoice.method_saved_at <= last.created_at:
+    if invoice.method_saved_at > last.created_at:
+        return ""
+    if lane_of(last.code, last.reason) is Lane.HARD:
         return "hard_decline"
-    return ""
+    is_used_up = len(charges) >= UNKNOWN_TRIES_MAX and is_unknown(last.code, last.reason)
+    return "unknown_decline" if is_used_up else ""
 
 
 def _with_new_method(invoice: UnpaidInvoice, done: Sequence[DoneStep]) -> PlannedStep | None:

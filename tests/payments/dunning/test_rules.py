@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from email.message import EmailMessage
@@ -19,7 +20,16 @@ from core.errors import InvalidInputError
 from payments.domain.payment import PaymentStatus
 from payments.dunning.build_mail import build_mail, check_texts
 from payments.dunning.domain.case import Attempt, Stage, UnpaidInvoice, judge, may_retry, worst
-from payments.dunning.domain.decline import Lane, decline_code, lane_of
+from payments.dunning.domain.decline import (
+    AUTHENTICATION,
+    HARD_DECLINES,
+    SOFT_DECLINES,
+    UNKNOWN_TRIES_MAX,
+    Lane,
+    decline_code,
+    is_unknown,
+    lane_of,
+)
 from payments.dunning.domain.reminder import Reminder
 from payments.dunning.domain.schedule import Anchor, DoneStep, Schedule, Step, StepKind, at_hour, plan_steps
 from payments.dunning.ports import Answer, WaitingMail
@@ -40,6 +50,14 @@ SCHEDULES = load_schedules(None)
         ("card_declined", "Your card was declined. (stolen_card)", Lane.HARD),
         ("expired_card", "Your card has expired.", Lane.HARD),
         ("account_closed", "The bank account has been closed.", Lane.HARD),
+        ("card_declined", "Your card's security code is incorrect. (incorrect_cvc)", Lane.HARD),
+        ("card_declined", "Your card does not support this. (new_account_information_available)", Lane.HARD),
+        ("card_declined", "Your card was declined. (security_violation)", Lane.SOFT),
+        ("payment_method_provider_decline", "Retries won't succeed. (invalid_billing_agreement)", Lane.HARD),
+        ("payment_intent_payment_attempt_failed", "Revoked. (authorization_revoked)", Lane.HARD),
+        ("insufficient_funds", "The account has no funds.", Lane.SOFT),
+        ("instrument_declined", "422 UNPROCESSABLE_ENTITY INSTRUMENT_DECLINED", Lane.SOFT),
+        ("payer_cannot_pay", "422 UNPROCESSABLE_ENTITY PAYER_CANNOT_PAY", Lane.HARD),
         ("authentication_required", "needs authentication", Lane.AUTHENTICATION),
         ("authentication_abandoned", "the payer did not authenticate in time", Lane.AUTHENTICATION),
         ("no_payment_method", "", Lane.NO_METHOD),
@@ -55,6 +73,24 @@ def test_a_decline_has_its_lane(code: str | None, reason: str | None, lane: Lane
 def test_the_issuers_code_is_the_one_in_brackets_at_the_end() -> None:
     assert decline_code("card_declined", "Declined (by the bank). (lost_card)") == "lost_card"
     assert decline_code("card_declined", "Declined (lost_card) today") == "card_declined"
+
+
+def test_no_code_is_of_two_lanes() -> None:
+    assert not HARD_DECLINES & SOFT_DECLINES
+    assert not AUTHENTICATION & (HARD_DECLINES | SOFT_DECLINES)
+
+
+@given(st.from_regex(r"[a-z_]{1,40}", fullmatch=True), st.integers(min_value=1, max_value=9))
+def test_what_no_page_names_is_soft_and_tried_a_bounded_number_of_times(code: str, tries: int) -> None:
+    if code in HARD_DECLINES | SOFT_DECLINES | AUTHENTICATION | {"no_payment_method"}:
+        assert not is_unknown(code, None)
+        return
+    charged = invoice(attempts=tuple(failed(code, number=number) for number in range(1, tries + 1)))
+    assert lane_of(code, None) is Lane.SOFT
+    assert may_retry(charged) == ("" if tries < UNKNOWN_TRIES_MAX else "unknown_decline")
+    known = replace(charged, attempts=(*charged.attempts[:-1], failed("insufficient_funds", number=tries)))
+    assert may_retry(known) == "", "what is known to be soft is the schedule's affair"
+    assert may_retry(replace(charged, method_saved_at=NOW + timedelta(hours=1))) == "", "another method is another try"
 
 
 def test_steps_come_in_the_morning_of_the_tenants_day() -> None:
