@@ -153,7 +153,8 @@ ACCOUNT_STANDING = Topic(
     key="tenant",
     payload="core.messages.AccountStanding, JSON",
     producers=("outbox of dunning",),
-    consumers=("entitlements", "outgoing webhooks"),
+    # Entitlements read the standing itself where dunning keeps it.
+    consumers=("whoever shuts the account out or lets it in, by Kafka or webhook",),
     retention_ms=-1,
     partitioning=Partitioning.BILLING,
 )

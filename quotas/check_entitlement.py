@@ -41,7 +41,7 @@ class Standing:
         """What is left; None: no limit."""
         return None if self.capacity is None else max(self.capacity - self.used, Decimal(0))
 
-    def has_access(self, reserved: Decimal) -> bool:
+    def has_room(self, reserved: Decimal) -> bool:
         """Say whether anything more may be used beside what is reserved; only a hard limit says no."""
         return not self.entitlement.hard or self.left is None or self.left > reserved
 

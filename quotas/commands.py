@@ -23,6 +23,7 @@ from quotas.domain.entitlement import Entitlement, EntitlementPeriod, Feature, F
 from quotas.domain.grant import Grant, Recurrence
 from quotas.domain.reservation import plain
 from quotas.give_entitlement import give_entitlement
+from quotas.ports import TenantBook
 from runtime.postgres import create_pool
 from runtime.registry import RegistryCache
 from runtime.settings import Settings, load_settings
@@ -94,7 +95,7 @@ def show(
 
     async def work(desk: QuotaDesk, registry: Registry, clock: Clock) -> list[dict[str, Any]]:
         book = await desk.entitlements.of_tenant(tenant)
-        return [await _describe(desk, registry, tenant, each) for each in book.entitlements.values()]
+        return [await _describe(desk, registry, tenant, book, each) for each in book.entitlements.values()]
 
     rows = _run(work)
     if as_json:
@@ -102,11 +103,11 @@ def show(
         return
     for row in rows:
         if row["kind"] != "metered":
-            typer.echo(f"{row['feature']:<32} {row['origin']:<7} {json.dumps(row['value'])}")
+            typer.echo(f"{row['feature']:<32} {row['origin']:<7} {json.dumps(row['value'])}{_refused(row)}")
             continue
         of = "no limit" if row["limit"] is None else f"of {row['limit']} ({'hard' if row['hard'] else 'soft'})"
         left = "" if row["balance"] is None else f", {row['balance']} left"
-        typer.echo(f"{row['feature']:<32} {row['origin']:<7} {row['usage']} {of} {row['period']}{left}")
+        typer.echo(f"{row['feature']:<32} {row['origin']:<7} {row['usage']} {of} {row['period']}{left}{_refused(row)}")
 
 
 @grant_app.command()
@@ -210,16 +211,20 @@ async def _find_feature(desk: QuotaDesk, registry: Registry, feature_id: str) ->
     return Feature(feature_id, feature_id, "metered", feature_id)
 
 
-async def _describe(desk: QuotaDesk, registry: Registry, tenant: str, entitlement: Entitlement) -> dict[str, Any]:
+async def _describe(
+    desk: QuotaDesk, registry: Registry, tenant: str, book: TenantBook, entitlement: Entitlement
+) -> dict[str, Any]:
     feature = entitlement.feature
     row: dict[str, Any] = {"feature": feature.feature_id, "kind": feature.kind, "origin": entitlement.origin}
     if feature.kind != "metered":
-        return {**row, "value": entitlement.value}
-    check_metered(entitlement, registry)
-    standing = await desk.standing(tenant, entitlement, registry)
+        return {**row, "reason": desk.refusal(book, entitlement), "value": entitlement.value}
+    meter = check_metered(entitlement, registry)
+    standing = await desk.standing(tenant, book, entitlement, registry)
+    reserved = await desk.reserved(tenant, meter.meter_id)
     left = standing.left
     return {
         **row,
+        "reason": desk.refusal(book, entitlement, standing, reserved),
         "period": entitlement.period if entitlement.rolling_hours is None else f"rolling:{entitlement.rolling_hours}h",
         "usage": plain(standing.used),
         "limit": None if entitlement.limit is None else plain(entitlement.limit),
@@ -227,6 +232,10 @@ async def _describe(desk: QuotaDesk, registry: Registry, tenant: str, entitlemen
         "balance": None if left is None else plain(left),
         "stale": standing.reading.is_stale,
     }
+
+
+def _refused(row: dict[str, Any]) -> str:
+    return "" if row["reason"] is None else f"  no access: {row['reason']}"
 
 
 def _read_period(text: str) -> tuple[EntitlementPeriod, int | None]:

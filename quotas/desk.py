@@ -17,11 +17,12 @@ from quotas.adapters.redis_reservations import RedisReservations
 from quotas.adapters.redis_view import RedisView
 from quotas.adapters.usage_history import ClickHouseHistory
 from quotas.check_entitlement import Standing, find_standing
+from quotas.domain.access import LIMIT_CODE, NOT_GIVEN_CODE, check_access, find_refusal
 from quotas.domain.entitlement import Entitlement
 from quotas.domain.reading import Reading
 from quotas.domain.reservation import HoldRequest, Reservation
 from quotas.domain.span import Span, periods_of, resolve_span
-from quotas.ports import EntitlementBooks, LiveView, ReservationBooks, ReservationDesk, UsageHistory
+from quotas.ports import EntitlementBooks, LiveView, ReservationBooks, ReservationDesk, TenantBook, UsageHistory
 from quotas.read_quotas import read_quotas
 from quotas.reserve_usage import Held, commit_reservation, hold_usage, release_reservation
 from runtime.postgres import Pool
@@ -39,6 +40,8 @@ class QuotaDesk:
     reservations: ReservationBooks
     decisions: ReservationDesk
     clock: Clock
+    # Whether an account that is past due, but not suspended yet, may use nothing more.
+    past_due_is_refused: bool = False
 
     def span(self, text: str, calendar: Calendar) -> Span:
         """Return the span that a text names now; raises `InvalidInputError`."""
@@ -48,10 +51,9 @@ class QuotaDesk:
         """Return one reading per meter."""
         return await read_quotas(self.view, tenant, meters, span, calendar=calendar, now=self.clock.now())
 
-    async def standing(self, tenant: str, entitlement: Entitlement, registry: Registry) -> Standing:
-        """Return where a metered entitlement stands."""
+    async def standing(self, tenant: str, book: TenantBook, entitlement: Entitlement, registry: Registry) -> Standing:
+        """Return where a metered entitlement of the tenant's book stands."""
         feature = entitlement.feature
-        book = await self.entitlements.of_tenant(tenant)
         return await find_standing(
             entitlement,
             book.grants.get(feature.feature_id, ()),
@@ -62,6 +64,22 @@ class QuotaDesk:
             history=self.history,
             now=self.clock.now(),
         )
+
+    def refusal(
+        self,
+        book: TenantBook,
+        entitlement: Entitlement,
+        standing: Standing | None = None,
+        reserved: Decimal | None = None,
+    ) -> str | None:
+        """Return the code of why a feature may not be used now, None if it may; `standing` of a metered one."""
+        refusal = find_refusal(book.account, past_due_is_refused=self.past_due_is_refused)
+        if refusal is not None:
+            return refusal
+        if standing is not None:
+            return None if standing.has_room(reserved or Decimal(0)) else LIMIT_CODE
+        has_it = bool(entitlement.value) if entitlement.feature.kind == "boolean" else entitlement.value is not None
+        return None if has_it else NOT_GIVEN_CODE
 
     async def reserved(self, tenant: str, meter: str) -> Decimal | None:
         """Return what is reserved of a meter, None while that cannot be known."""
@@ -74,7 +92,8 @@ class QuotaDesk:
         """Hold usage against the entitlement of its meter; see `reserve_usage.hold_usage` for the refusals."""
         meter = registry.by_id[request.meter_id]
         calendar = registry.calendar_of(request.tenant_id)
-        entitlement = (await self.entitlements.of_tenant(request.tenant_id)).of_meter(meter.meter_id)
+        book = await self.entitlements.of_tenant(request.tenant_id)
+        entitlement = book.of_meter(meter.meter_id)
         if meter.aggregation in ("sum", "count"):
             periods = periods_of(entitlement.span(calendar, self.clock.now()), meter.aggregation)
         else:
@@ -83,7 +102,8 @@ class QuotaDesk:
             request,
             meter=meter,
             periods=periods,
-            ceiling=await self._ceiling(request.tenant_id, entitlement, registry),
+            ceiling=await self._ceiling(request.tenant_id, book, entitlement, registry),
+            check_account=lambda: check_access(book.account, past_due_is_refused=self.past_due_is_refused),
             books=self.reservations,
             desk=self.decisions,
             clock=self.clock,
@@ -105,14 +125,15 @@ class QuotaDesk:
         """Give a hold up."""
         return await release_reservation(reservation_id, tenant=tenant, books=self.reservations, desk=self.decisions)
 
-    async def _ceiling(self, tenant: str, entitlement: Entitlement, registry: Registry) -> Decimal | None:
+    async def _ceiling(
+        self, tenant: str, book: TenantBook, entitlement: Entitlement, registry: Registry
+    ) -> Decimal | None:
         """Return up to where a hard limit and its grants go, None where nothing stops."""
         if not entitlement.hard or entitlement.limit is None:
             return None
-        book = await self.entitlements.of_tenant(tenant)
         if not book.grants.get(entitlement.feature.feature_id):
             return entitlement.limit
-        return (await self.standing(tenant, entitlement, registry)).capacity
+        return (await self.standing(tenant, book, entitlement, registry)).capacity
 
 
 def check_metered(entitlement: Entitlement, registry: Registry) -> Meter:
@@ -139,4 +160,5 @@ async def open_quota_desk(settings: Settings, pool: Pool, clock: Clock | None = 
             books,
             RedisReservations(redis, books, settings.usage_partitions),
             clock or SystemClock(),
+            past_due_is_refused=settings.past_due_access == "refused",
         )

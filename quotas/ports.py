@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Literal, Protocol
 
 from core.errors import NotFoundError
+from quotas.domain.access import CURRENT
 from quotas.domain.entitlement import Entitlement, Feature
 from quotas.domain.grant import Grant
 from quotas.domain.reading import Snapshot
@@ -39,10 +40,14 @@ class LiveView(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TenantBook:
-    """All that a tenant has: entitlements and grants by feature; a meter without a feature is one by its own name."""
+    """All that a tenant has: entitlements and grants by feature; a meter without a feature is one by its own name.
+
+    `account` is how the tenant stands for dunning.
+    """
 
     entitlements: dict[str, Entitlement] = field(default_factory=dict)
     grants: dict[str, tuple[Grant, ...]] = field(default_factory=dict)
+    account: str = CURRENT
 
     def of_feature(self, feature_id: str) -> Entitlement:
         """Return the entitlement of a feature; raises `NotFoundError`."""
@@ -63,7 +68,10 @@ class EntitlementBooks(Protocol):
     """Features, entitlements and grants."""
 
     async def of_tenant(self, tenant: str) -> TenantBook:
-        """Return all that a tenant has; a few seconds old at most. `NotFoundError`, `UnavailableError`."""
+        """Return all that a tenant has; a few seconds old at most, and not at all if the account is not current.
+
+        `NotFoundError`, `UnavailableError`.
+        """
         ...
 
     async def find_feature(self, feature_id: str) -> Feature | None:

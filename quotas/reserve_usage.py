@@ -7,6 +7,7 @@ first. A commit is for at most what was held; the rest is a hold of its own, for
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
@@ -51,11 +52,13 @@ async def hold_usage(
     books: ReservationBooks,
     desk: ReservationDesk,
     clock: Clock,
+    check_account: Callable[[], None] = lambda: None,
 ) -> Held:
     """Hold an amount against the live total of `periods`, within the ceiling (None: no hard limit).
 
-    The same key again gives the same reservation. Raises `QuotaExceededError`, `TooManyReservationsError`,
-    `OtherRequestError`, `ReservationOverError`, `InvalidInputError`, `UnavailableError`.
+    The same key again gives the same reservation. `check_account` refuses new ones of accounts that may use nothing.
+    Raises `QuotaExceededError`, `TooManyReservationsError`, `OtherRequestError`, `ReservationOverError`,
+    `InvalidInputError`, `UnavailableError`.
     """
     check_hold(request)
     if meter.aggregation not in RESERVABLE:
@@ -64,6 +67,7 @@ async def hold_usage(
         )
     reservation = await _known(request, books)
     if reservation is None:
+        check_account()
         now = clock.now()
         # Redis' clock decides when it ends; what is written down must not end before.
         expires_at = now + timedelta(seconds=request.ttl_seconds + _SKEW_SECONDS)

@@ -10,7 +10,7 @@ import json
 import re
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -137,6 +137,8 @@ class Settings(BaseSettings):
     wire_confirm_exact: bool = False
     # Schedules of dunning in place of the shipped ones (docs/dunning.md).
     dunning_file: Path | None = None
+    # Whether an account that is past due may go on, or only from when it is suspended on may not.
+    past_due_access: Literal["allowed", "refused"] = "allowed"
     payment_email_from: str = "Meterbook <billing@meterbook.invalid>"
     paypal_client_id: str | None = Field(None, min_length=1, max_length=200)
     paypal_client_secret: SecretStr | None = None

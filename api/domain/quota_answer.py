@@ -47,15 +47,14 @@ def answer_window(reading: Reading) -> dict[str, str]:
     return {"start": format_instant(reading.window.start), "end": format_instant(reading.window.end)}
 
 
-def answer_entitlement(tenant: str, entitlement: Entitlement) -> dict[str, Any]:
-    """Return a boolean or static entitlement."""
-    value = entitlement.value
-    has_access = bool(value) if entitlement.feature.kind == "boolean" else value is not None
-    return {**_head(tenant, entitlement), "has_access": has_access, "value": value}
+def answer_entitlement(tenant: str, entitlement: Entitlement, refusal: str | None) -> dict[str, Any]:
+    """Return a boolean or static entitlement; `reason` is the code of why it may not be used."""
+    access = {"has_access": refusal is None, "reason": refusal}
+    return {**_head(tenant, entitlement), **access, "value": entitlement.value}
 
 
 def answer_standing(
-    tenant: str, standing: Standing, meter: Meter, span: Span, reserved: Decimal | None
+    tenant: str, standing: Standing, meter: Meter, span: Span, reserved: Decimal | None, refusal: str | None
 ) -> dict[str, Any]:
     """Return a metered entitlement; `balance` is what is left beside what is reserved (null: no limit).
 
@@ -66,7 +65,8 @@ def answer_standing(
     over = max(standing.used - limit, Decimal(0)) if limit is not None else Decimal(0)
     return {
         **_head(tenant, entitlement),
-        "has_access": standing.has_access(reserved or Decimal(0)),
+        "has_access": refusal is None,
+        "reason": refusal,
         "meter": meter.meter_id,
         "unit": meter.unit,
         "period": span.name,

@@ -15,6 +15,7 @@ from psycopg.types.json import Jsonb
 from psycopg_pool import PoolTimeout
 
 from core.errors import ConflictError, NotFoundError, UnavailableError
+from quotas.domain.access import CURRENT
 from quotas.domain.entitlement import Entitlement, Feature, Origin
 from quotas.domain.grant import Grant
 from quotas.ports import TenantBook
@@ -46,6 +47,15 @@ SELECT feature_id, grant_id, amount, priority, effective_at, expires_at, recurre
 FROM grants WHERE tenant_id = %(tenant)s AND voided_at IS NULL ORDER BY created_at, grant_id
 """
 
+# The account's standing, as dunning has written it down; over as soon as no invoice that made it so is owed any more,
+# which dunning itself sees some seconds later.
+_ACCOUNT = """
+SELECT stage FROM dunning_accounts AS account WHERE tenant_id = %(tenant)s AND EXISTS (
+    SELECT FROM dunning_cases AS seen JOIN invoices AS invoice USING (invoice_id)
+    WHERE seen.tenant_id = account.tenant_id AND seen.is_open AND seen.stage = account.stage
+    AND invoice.status IN ('finalized', 'overdue') AND invoice.amount_due > invoice.amount_paid)
+"""
+
 
 class PostgresEntitlements:
     """Implements `quotas.ports.EntitlementBooks`; in an outage the last known books serve."""
@@ -55,10 +65,10 @@ class PostgresEntitlements:
         self._kept: dict[str, tuple[float, TenantBook]] = {}
 
     async def of_tenant(self, tenant: str) -> TenantBook:
-        """Return all that a tenant has."""
+        """Return all that a tenant has; of an account that is not current it is read anew, so payment tells at once."""
         now = time.monotonic()
         kept = self._kept.get(tenant)
-        if kept is not None and now - kept[0] < _KEPT_SECONDS:
+        if kept is not None and now - kept[0] < _KEPT_SECONDS and kept[1].account == CURRENT:
             return kept[1]
         try:
             book = await self._read(tenant)
@@ -176,6 +186,7 @@ class PostgresEntitlements:
             meters = await (await connection.execute(_METERS, {"tenant": tenant})).fetchall()
             features = await (await connection.execute(_BOOK, {"tenant": tenant})).fetchall()
             grants = await (await connection.execute(_GRANTS, {"tenant": tenant})).fetchall()
+            account = await (await connection.execute(_ACCOUNT, {"tenant": tenant})).fetchone()
         entitlements = {row["meter_id"]: _of_meter(row) for row in meters}
         limits = {row["meter_id"]: row for row in meters}
         for row in features:
@@ -184,7 +195,8 @@ class PostgresEntitlements:
         for row in grants:
             feature_id, grant = _grant(row)
             by_feature.setdefault(feature_id, []).append(grant)
-        return TenantBook(entitlements, {name: tuple(found) for name, found in by_feature.items()})
+        by_name = {name: tuple(found) for name, found in by_feature.items()}
+        return TenantBook(entitlements, by_name, CURRENT if account is None else account["stage"])
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[Connection]:

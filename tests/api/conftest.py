@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -184,6 +185,7 @@ class Fakes:
     webhooks: MemoryWebhooks = field(default_factory=MemoryWebhooks)
     checks: dict[str, Any] = field(default_factory=dict)
     clock: ManualClock = field(default_factory=lambda: ManualClock(NOW))
+    past_due_is_refused: bool = False
 
     def __post_init__(self) -> None:
         self.entitlements.meters = tuple(meter.meter_id for meter in METERS)
@@ -196,7 +198,13 @@ class Fakes:
             registry=self.registry,
             publisher=self.publisher,
             quotas=QuotaDesk(
-                self.quotas, self.usage_history, self.entitlements, self.reservations, self.decisions, self.clock
+                self.quotas,
+                self.usage_history,
+                self.entitlements,
+                self.reservations,
+                self.decisions,
+                self.clock,
+                self.past_due_is_refused,
             ),
             invoices=self.invoices,
             stripe_webhooks=self.webhooks,
@@ -220,10 +228,16 @@ def fakes() -> Fakes:
     return Fakes()
 
 
-@pytest.fixture
-async def client(fakes: Fakes) -> AsyncIterator[httpx2.AsyncClient]:
+@asynccontextmanager
+async def open_client(fakes: Fakes) -> AsyncIterator[httpx2.AsyncClient]:
     app = create_app(replace(fakes.dependencies()))
     # Errors come back as the caller would see them, not as exceptions in the test.
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://api.invalid") as client:
+        yield client
+
+
+@pytest.fixture
+async def client(fakes: Fakes) -> AsyncIterator[httpx2.AsyncClient]:
+    async with open_client(fakes) as client:
         yield client

@@ -14,7 +14,7 @@ from core.errors import UnavailableError
 from core.meters import Meter, Registry
 from quotas.domain.entitlement import Entitlement, Feature
 from quotas.domain.reading import read_freshness
-from tests.api.conftest import METERS, Fakes
+from tests.api.conftest import METERS, Fakes, open_client
 from tests.api.test_bad_input import assert_refused
 
 CURRENT = "/api/v1/usage/current"
@@ -186,6 +186,7 @@ async def test_an_entitlement_says_who_gives_it_and_what_is_left(client: httpx2.
         "kind": "metered",
         "origin": "limit",
         "has_access": True,
+        "reason": None,
         "meter": "api_requests",
         "unit": "request",
         "period": "2026-10",
@@ -213,7 +214,8 @@ async def test_only_a_hard_limit_denies_and_what_is_reserved_counts(client: http
     soft = (await client.get(url)).json()
     assert (soft["has_access"], soft["overage"], soft["balance"]) == (True, "200", "0")
     fakes.entitlements.limit("acme", "api_requests", Decimal(1000), hard=True)
-    assert (await client.get(url)).json()["has_access"] is False
+    stopped = (await client.get(url)).json()
+    assert (stopped["has_access"], stopped["reason"]) == (False, "limit_reached")
     use(fakes, "600")
     await client.post(f"{API}/reservations", json={"tenant_id": "acme", "meter": "api_requests", "amount": "400"})
     found = (await client.get(url)).json()
@@ -221,6 +223,46 @@ async def test_only_a_hard_limit_denies_and_what_is_reserved_counts(client: http
     fakes.decisions.failure = UnavailableError("filling")
     unknown = (await client.get(url)).json()
     assert (unknown["reserved"], unknown["stale"]) == (None, True)
+
+
+@pytest.mark.parametrize(
+    ("account", "past_due_is_refused", "reason"),
+    [
+        ("current", True, None),
+        ("grace", True, None),
+        ("past_due", False, None),
+        ("past_due", True, "account_past_due"),
+        ("suspended", False, "account_suspended"),
+        ("collected", False, "account_suspended"),
+    ],
+)
+async def test_a_suspended_account_has_access_to_nothing_until_it_is_restored(
+    account: str, past_due_is_refused: bool, reason: str | None, fakes: Fakes
+) -> None:
+    await fakes.entitlements.put_feature(Feature("sso", "Single sign-on", "boolean"), fakes.clock.now())
+    sso = Entitlement(fakes.entitlements.features["sso"], "tenant", value=True)
+    await fakes.entitlements.put_entitlement(sso, tenant="acme", plan=None, created_at=NOW)
+    fakes.past_due_is_refused = past_due_is_refused
+    hold = {"tenant_id": "acme", "meter": "api_requests", "amount": "1"}
+    async with open_client(fakes) as client:
+        before = await client.post(f"{API}/reservations", json=hold, headers={"idempotency-key": "before"})
+        fakes.entitlements.accounts["acme"] = account
+        listed = (await client.get(f"{API}/entitlements/acme")).json()["data"]
+        assert {(one["has_access"], one["reason"]) for one in listed} == {(reason is None, reason)}
+        held = await client.post(f"{API}/reservations", json=hold)
+        if reason is None:
+            assert held.status_code == 201
+        else:
+            assert_refused(held, 409, reason)
+        # What was promised before stays promised, and its usage is counted.
+        again = await client.post(f"{API}/reservations", json=hold, headers={"idempotency-key": "before"})
+        assert again.json() == before.json()
+        url = f"{API}/reservations/{before.json()['reservation_id']}/commit"
+        assert (await client.post(url, json={"tenant_id": "acme", "amount": "1"})).status_code == 200
+        fakes.entitlements.accounts["acme"] = "current"
+        restored = (await client.get(f"{API}/entitlements/acme/api_requests")).json()
+        assert (restored["has_access"], restored["reason"]) == (True, None)
+        assert (await client.get(f"{API}/entitlements/globex/api_requests")).json()["has_access"] is True
 
 
 async def test_a_tenants_own_entitlement_comes_before_its_plans_and_switches_have_values(
@@ -244,6 +286,7 @@ async def test_a_tenants_own_entitlement_comes_before_its_plans_and_switches_hav
     assert found["support"] == (True, {"hours": 24}, "tenant")
     other = (await client.get(f"{API}/entitlements/globex/sso")).json()
     assert (other["has_access"], other["value"], other["origin"]) == (False, False, "none")
+    assert other["reason"] == "not_given"
     assert_refused(await client.get(f"{API}/entitlements/acme/nothing"), 404, "not_found")
     assert_refused(await client.get(f"{API}/entitlements/nobody/sso"), 404, "not_found")
 

@@ -109,6 +109,7 @@ class MemoryEntitlements:
     given: dict[str, dict[str, Entitlement]] = field(default_factory=dict)
     plan_of: dict[str, str] = field(default_factory=dict)
     grants: dict[str, tuple[str, str, Grant, bool]] = field(default_factory=dict)
+    accounts: dict[str, str] = field(default_factory=dict)
 
     def limit(self, tenant: str, meter: str, quantity: Decimal, *, hard: bool) -> None:
         feature = Feature(meter, meter, "metered", meter)
@@ -130,7 +131,7 @@ class MemoryEntitlements:
         grants: dict[str, tuple[Grant, ...]] = {}
         for name, grant in await self.list_grants(tenant, None):
             grants[name] = (*grants.get(name, ()), grant)
-        return TenantBook(found, grants)
+        return TenantBook(found, grants, self.accounts.get(tenant, "current"))
 
     async def find_feature(self, feature_id: str) -> Feature | None:
         return self.features.get(feature_id)
