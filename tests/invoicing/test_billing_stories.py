@@ -15,6 +15,7 @@ from rating.domain.digest import canonical_json
 from rating.domain.measured import MeasuredTotal
 from rating.domain.plan import parse_plan
 from tests.invoicing.scene import Scene, amounts, contract_of
+from tests.invoicing.story import settled
 from tests.rating.plans import TIERS, plan_of
 
 
@@ -23,7 +24,9 @@ def scene() -> Scene:
     return Scene()
 
 
+@pytest.mark.story
 async def test_lite_month(scene: Scene) -> None:
+    """A month of Lite with usage at both its edges; owed 99.00 + 10.00 + 5.03 = 114.03."""
     scene.on("lite")
     scene.used("agent_executions", 60_000, agent_type="planner")
     scene.used("agent_executions", 60_000, "2026-10-31T23:59", agent_type="coder")
@@ -39,10 +42,12 @@ async def test_lite_month(scene: Scene) -> None:
     }
     assert (invoice.total, invoice.status, invoice.number) == (Decimal("114.03"), "finalized", "MB-2026-000001")
     assert invoice.due_at.isoformat() == "2026-11-18T00:00:00+00:00"  # 15 days after 3 November
-    assert await scene.bill() == []
+    await settled(scene, "2026-10")
 
 
+@pytest.mark.story
 async def test_late_usage_becomes_an_invoice_over_the_difference(scene: Scene) -> None:
+    """Usage comes late, twice, after a Shared month; owed 5.50, then 10.00, then 3.00."""
     scene.on("shared")
     scene.used("agent_executions", 15_000)
     scene.used("cpu", 10)
@@ -66,10 +71,12 @@ async def test_late_usage_becomes_an_invoice_over_the_difference(scene: Scene) -
     third = await scene.bill_one()
     assert (third.draft.sequence, amounts(third)) == (3, {"GPU — a100": "3.00"})
     assert third.draft.lines[0].corrects_invoice == late.draft.invoice_id
-    assert await scene.bill() == []
+    await settled(scene, "2026-10")
 
 
+@pytest.mark.story
 async def test_late_usage_within_the_allowance_needs_no_second_invoice(scene: Scene) -> None:
+    """Late usage fills the allowance and then exceeds it; owed 0.00, then 1.00."""
     scene.on("shared")
     scene.used("agent_executions", 5_000)
     first = await scene.bill_one()
@@ -83,7 +90,7 @@ async def test_late_usage_within_the_allowance_needs_no_second_invoice(scene: Sc
         "Agent executions — beyond 10,000": "1.00",
     }
     assert second.draft.lines[0].corrects_invoice == first.draft.invoice_id
-    assert await scene.bill() == []
+    await settled(scene, "2026-10")
 
 
 async def test_a_broken_invariant_parks_the_account(scene: Scene) -> None:
@@ -103,7 +110,9 @@ async def test_a_broken_invariant_parks_the_account(scene: Scene) -> None:
     assert scene.books.state.series == {"MB-2026": 1}, "the abandoned invoice used no number up"
 
 
+@pytest.mark.story
 async def test_late_usage_below_the_minimum_is_invoiced_over_nothing_and_settled(scene: Scene) -> None:
+    """An Enterprise minimum is not reached, also not by late usage; owed 5,000.00, then 0.00."""
     scene.on("enterprise")
     scene.used("cpu", 1_000)
     assert amounts(await scene.bill_one()) == {"CPU": "50.00", "Top-up to the monthly minimum": "4950.00"}
@@ -111,25 +120,32 @@ async def test_late_usage_below_the_minimum_is_invoiced_over_nothing_and_settled
     late = await scene.bill_one()
     assert amounts(late) == {"CPU": "10.00", "Top-up to the monthly minimum": "-10.00"}
     assert (str(late.total), late.status) == ("0.00", "paid")
-    assert await scene.bill() == []
+    await settled(scene, "2026-10")
 
 
+@pytest.mark.story
 async def test_zero_confirms_usage_at_nothing_due(scene: Scene) -> None:
+    """Usage within the free tier; owed 0.00, on an invoice that is paid."""
     scene.on("zero")
     scene.used("agent_executions", 900)
     invoice = await scene.bill_one()
     assert (str(invoice.total), invoice.status) == ("0.00", "paid")
-    assert await scene.bill() == []
+    await settled(scene, "2026-10")
 
 
 @pytest.mark.parametrize("tier", ["zero", "zero_pay_per_execution", "shared"])
+@pytest.mark.story
 async def test_without_usage_there_is_nothing_to_invoice(scene: Scene, tier: str) -> None:
+    """A month without usage on a tier without a fee; owed nothing, and no number is used."""
     scene.on(tier)
     assert await scene.bill() == []
     assert scene.books.state.series == {}
+    await settled(scene, "2026-10")
 
 
+@pytest.mark.story
 async def test_enterprise_from_the_17th_under_contract(scene: Scene) -> None:
+    """A contract begins on the 17th; owed 15/31 of fee and minimum, 2,419.35."""
     contract = {"charges": [{"id": "base", "flat_amount": "1000"}, {"id": "cpu", "unit_amount": "0.04"}]}
     scene.on("enterprise", started="2026-10-17", overrides=contract)
     scene.used("cpu", 1_000, "2026-10-16T23:59")  # before the contract
@@ -141,10 +157,12 @@ async def test_enterprise_from_the_17th_under_contract(scene: Scene) -> None:
         "Top-up to the monthly minimum — 15/31 of the period": "1931.48",  # 5,000 × 15/31 = 2,419.354... - 487.87
     }
     assert invoice.total == Decimal("2419.35")
-    assert await scene.bill() == []
+    await settled(scene, "2026-10")
 
 
+@pytest.mark.story
 async def test_airgapped_licence_and_the_support_a_year_later(scene: Scene) -> None:
+    """A licence is bought, its support renewed after a year; owed 60,000.00, then 10,000.00."""
     scene.on("airgapped", started="2026-10-05")
     assert (await scene.bill_one()).total == Decimal("60000.00")
     scene.clock.travel_to("2027-11-02")
@@ -152,10 +170,12 @@ async def test_airgapped_licence_and_the_support_a_year_later(scene: Scene) -> N
     renewal = await scene.bill_one(period="2027-10")
     assert amounts(renewal) == {"Yearly support and updates": "10000.00"}
     assert renewal.number == "MB-2027-000001", "a new year, a new series"
-    assert await scene.bill(period="2027-10") == []
+    await settled(scene, "2026-10", "2026-11", "2027-10")
 
 
+@pytest.mark.story
 async def test_changing_plans_in_the_month_invoices_each_for_its_days(scene: Scene) -> None:
+    """Lite until the 10th, then Shared; owed 32.44 and 1.00 on two invoices."""
     scene.tenant(
         "acme",
         contract_of(TIERS["lite"], ended="2026-10-11T00:00", subscription_id="sub_1"),
@@ -167,12 +187,15 @@ async def test_changing_plans_in_the_month_invoices_each_for_its_days(scene: Sce
     assert amounts(lite) == {"Lite base fee — 10/31 of the period": "31.94", "CPU": "0.50"}  # 99 × 10/31 = 31.935...
     assert amounts(shared) == {"CPU": "1.00"}  # 20 × 0.05
     assert [lite.number, shared.number] == ["MB-2026-000001", "MB-2026-000002"]
-    assert await scene.bill() == []
+    await settled(scene, "2026-10")
 
 
+@pytest.mark.story
 async def test_two_consumers_with_one_request_bill_once(scene: Scene) -> None:
+    """One request is read three times; owed once."""
     scene.on("lite")
     assert len(await scene.bill() + await scene.bill() + await scene.bill()) == 1
+    await settled(scene, "2026-10")
 
 
 @pytest.mark.parametrize(
@@ -195,10 +218,13 @@ async def test_requests_that_make_no_sense_are_refused(
     assert scene.books.state.invoices == []
 
 
+@pytest.mark.story
 async def test_a_period_may_be_invoiced_from_the_first_instant_after_it(scene: Scene) -> None:
+    """Billed in the first instant of November; owed 99.00."""
     scene.on("lite")
     scene.clock.travel_to("2026-11-01T00:00:00")
     assert (await scene.bill_one()).issued_at.isoformat() == "2026-11-01T00:00:00+00:00"
+    await settled(scene, "2026-10")
 
 
 async def test_an_account_in_another_currency_than_its_plan_is_parked(scene: Scene) -> None:

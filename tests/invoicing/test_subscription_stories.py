@@ -22,7 +22,9 @@ def scene() -> Scene:
     return Scene()
 
 
+@pytest.mark.story
 async def test_upgrade_in_the_middle_of_a_month(scene: Scene) -> None:
+    """Small until the 10th, Large from the 11th of 30 days; owed 10 + 5 + 60 + 10 = 85.00."""
     scene.subscribe(SMALL, LARGE, started="2026-11-01")
     scene.switch(LARGE, "2026-11-11T09:30")
     scene.used("api_requests", 150, "2026-11-11T08:00")
@@ -40,7 +42,9 @@ async def test_upgrade_in_the_middle_of_a_month(scene: Scene) -> None:
     await settled(scene, "2026-11")
 
 
+@pytest.mark.story
 async def test_downgrade_at_the_end_of_the_period(scene: Scene) -> None:
+    """Large until November's end, then Small; owed 90.00 and 30.00."""
     scene.subscribe(LARGE, SMALL, started="2026-11-01")
     scene.switch(SMALL, "2026-12-01T00:00", put_down="2026-11-15T10:00")
     assert amounts(await the_one(scene, "2026-12-02", "2026-11")) == {"Base": "90.00"}
@@ -48,7 +52,9 @@ async def test_downgrade_at_the_end_of_the_period(scene: Scene) -> None:
     await settled(scene, "2026-11", "2026-12")
 
 
+@pytest.mark.story
 async def test_there_and_back_again_buys_no_second_allowance(scene: Scene) -> None:
+    """Small, Large and Small again within a month; owed 20 + 6 + 30 = 56.00, one allowance each."""
     scene.subscribe(SMALL, LARGE, started="2026-11-01")
     scene.switch(LARGE, "2026-11-11T00:00")
     scene.switch(SMALL, "2026-11-21T00:00")
@@ -70,7 +76,9 @@ async def test_there_and_back_again_buys_no_second_allowance(scene: Scene) -> No
     await settled(scene, "2026-11")
 
 
+@pytest.mark.story
 async def test_seats_come_and_go(scene: Scene) -> None:
+    """Five seats, eight for ten days; owed 163.33 + 130.67 = 294.00."""
     scene.subscribe(plan("team", seats("49")), started="2026-11-01", quantity="5")
     scene.change(ChangeKind.QUANTITY_CHANGED, "2026-11-11T12:00", quantity="8")
     scene.change(ChangeKind.QUANTITY_CHANGED, "2026-11-21T12:00", quantity="5")
@@ -83,7 +91,9 @@ async def test_seats_come_and_go(scene: Scene) -> None:
     await settled(scene, "2026-11")
 
 
+@pytest.mark.story
 async def test_a_trial_costs_nothing_and_then_it_is_paid(scene: Scene) -> None:
+    """A trial until the 20th, then Small; owed 11.00 + 2.00 = 13.00."""
     scene.subscribe(SMALL, started="2026-11-06", trial_ends="2026-11-20")
     scene.used("api_requests", 500, "2026-11-10T10:00")
     scene.used("api_requests", 120, "2026-11-25T10:00")
@@ -96,14 +106,18 @@ async def test_a_trial_costs_nothing_and_then_it_is_paid(scene: Scene) -> None:
     await settled(scene, "2026-11")
 
 
+@pytest.mark.story
 async def test_a_trial_that_covers_only_fees(scene: Scene) -> None:
+    """A month of trial in which usage is paid; owed 0.50."""
     scene.subscribe(plan("tried", base("30"), CPU, trial_covers="fees"), started="2026-11-01", trial_ends="2026-12-01")
     scene.used("cpu", 10, "2026-11-10T10:00")
     assert amounts(await the_one(scene, "2026-12-02", "2026-11")) == {"Cpu": "0.50"}  # 10 × 0.05
     await settled(scene, "2026-11")
 
 
+@pytest.mark.story
 async def test_a_pause_over_new_year(scene: Scene) -> None:
+    """Paused from 21 December to 11 January, usage goes on; owed 19.85 and 20.32."""
     scene.subscribe(SMALL, started="2026-12-01")
     scene.change(ChangeKind.PAUSED, "2026-12-21T10:00")
     scene.change(ChangeKind.RESUMED, "2027-01-11T10:00")
@@ -120,7 +134,9 @@ async def test_a_pause_over_new_year(scene: Scene) -> None:
     await settled(scene, "2026-12", "2027-01")
 
 
+@pytest.mark.story
 async def test_the_anchor_on_the_31st_and_a_leap_day(scene: Scene) -> None:
+    """Periods from the 31st over 29 February, cancelled in May; owed three times 30.00, then 14.52."""
     scene.subscribe(SMALL, started="2028-01-31", anchored=True)
     periods = []
     for now, month in (("2028-03-02", "2028-02"), ("2028-04-02", "2028-03"), ("2028-05-02", "2028-04")):
@@ -138,7 +154,9 @@ async def test_the_anchor_on_the_31st_and_a_leap_day(scene: Scene) -> None:
     await settled(scene, "2028-02", "2028-03", "2028-04", "2028-05")
 
 
+@pytest.mark.story
 async def test_the_day_the_clocks_go_back(scene: Scene) -> None:
+    """An upgrade on the day after it, measured in seconds; owed 24.20 + 0.50 + 17.40 + 3.00 = 45.10."""
     scene.subscribe(
         plan("small", base("30"), CPU), plan("large", base("90"), CPU),
         started="2026-10-01", zone="Europe/Berlin", convention=Convention.SECONDS,
@@ -160,7 +178,9 @@ async def test_the_day_the_clocks_go_back(scene: Scene) -> None:
     await settled(scene, "2026-10")
 
 
+@pytest.mark.story
 async def test_a_quarter_of_months(scene: Scene) -> None:
+    """A quarter's fee ahead, seats by the month, a seat more in it; owed 300.00, then 408.00."""
     quarterly = plan("quarterly", base("300", recurring={"interval": "quarter"}), seats("10"), requests(100, "0.10"))
     scene.subscribe(quarterly, started="2026-10-15", interval=Interval.QUARTER, anchored=True, quantity="3")
     scene.change(ChangeKind.QUANTITY_CHANGED, "2026-11-30T00:00", quantity="4")
@@ -183,7 +203,9 @@ async def test_a_quarter_of_months(scene: Scene) -> None:
     await settled(scene, "2026-10", "2027-01")
 
 
+@pytest.mark.story
 async def test_a_year_in_advance_cancelled_in_the_fifth_month(scene: Scene) -> None:
+    """A year is paid ahead and cancelled after 130 days; owed 365.00, 235.00 come back, 50.00 usage."""
     yearly = plan("yearly", base("365", recurring={"interval": "year"}), CPU)
     scene.subscribe(yearly, started="2026-10-05")
     scene.used("cpu", 1_000, "2027-02-10T10:00")
@@ -197,7 +219,9 @@ async def test_a_year_in_advance_cancelled_in_the_fifth_month(scene: Scene) -> N
     await settled(scene, "2026-10", "2026-11", "2027-02")
 
 
+@pytest.mark.story
 async def test_a_year_of_support_is_bought_whole(scene: Scene) -> None:
+    """A licence with support is cancelled in its year; owed 60,000.00, and nothing comes back."""
     scene.subscribe(TIERS["airgapped"], started="2026-10-05")
     assert (await the_one(scene, "2026-11-02", "2026-10")).total == Decimal("60000.00")  # 50,000 + 10,000
     scene.change(ChangeKind.CANCELED, "2027-02-12T00:00")
@@ -206,7 +230,9 @@ async def test_a_year_of_support_is_bought_whole(scene: Scene) -> None:
     await settled(scene, "2026-10", "2027-02")
 
 
+@pytest.mark.story
 async def test_a_year_in_advance_and_what_is_used_by_month(scene: Scene) -> None:
+    """A yearly fee ahead, usage by the month; owed 1,200.00, 5.00, and 1,200.00 a year later."""
     yearly = plan("yearly", base("1200", recurring={"interval": "year"}), CPU)
     scene.subscribe(yearly, started="2026-10-05")
     scene.used("cpu", 100, "2026-11-10T10:00")
@@ -216,7 +242,9 @@ async def test_a_year_in_advance_and_what_is_used_by_month(scene: Scene) -> None
     await settled(scene, "2026-10", "2026-11", "2027-10")
 
 
+@pytest.mark.story
 async def test_in_advance_with_an_upgrade_in_between(scene: Scene) -> None:
+    """Fees ahead, and an upgrade in mid-month; owed 60.00, then 45 - 15 + 90 = 120.00, then 90.00."""
     small, large = plan("small", base("30", bill="in_advance")), plan("large", base("90", bill="in_advance"))
     scene.subscribe(small, large, started="2026-10-01")
     october = await the_one(scene, "2026-11-02", "2026-10")
@@ -237,7 +265,9 @@ async def test_in_advance_with_an_upgrade_in_between(scene: Scene) -> None:
     await settled(scene, "2026-10", "2026-11", "2026-12")
 
 
+@pytest.mark.story
 async def test_in_advance_and_cancelled_at_the_end(scene: Scene) -> None:
+    """Fees ahead, an end put down late, late usage; owed 5.00 in the end: 35.00 less the fee of 30.00."""
     scene.subscribe(plan("ahead", base("30", bill="in_advance"), CPU), started="2026-10-01")
     scene.used("cpu", 800, "2026-11-20T10:00")
     await the_one(scene, "2026-11-02", "2026-10")
@@ -251,7 +281,9 @@ async def test_in_advance_and_cancelled_at_the_end(scene: Scene) -> None:
     await settled(scene, "2026-11", "2026-10")
 
 
+@pytest.mark.story
 async def test_late_usage_after_the_invoice(scene: Scene) -> None:
+    """Late usage of the plan before the upgrade; owed 70.00, then 2.00."""
     scene.subscribe(SMALL, LARGE, started="2026-11-01")
     scene.switch(LARGE, "2026-11-11T00:00")
     scene.used("api_requests", 90, "2026-11-05T10:00")
@@ -265,7 +297,9 @@ async def test_late_usage_after_the_invoice(scene: Scene) -> None:
     await settled(scene, "2026-11")
 
 
+@pytest.mark.story
 async def test_an_add_on_taken_in_the_middle_and_doubled(scene: Scene) -> None:
+    """An add-on twice from the 11th and four times from the 21st; owed 30 + 6.67 + 13.33 + 1 = 51.00."""
     pack = plan("pack", base("10", name="Storage pack"), {**CPU, "name": "Pack CPU"})
     scene.subscribe(plan("p", base("30")), pack, started="2026-11-01")
     scene.change(ChangeKind.ADD_ON_ADDED, "2026-11-11T00:00", plan_id="pack", plan_version=1, quantity="2")
@@ -284,7 +318,9 @@ async def test_an_add_on_taken_in_the_middle_and_doubled(scene: Scene) -> None:
     await settled(scene, "2026-11", "2026-12")
 
 
+@pytest.mark.story
 async def test_an_upgrade_put_down_after_the_invoice(scene: Scene) -> None:
+    """October's upgrade is put down in November; owed 30.00, then 43.55 - 14.52 + 90.00 = 119.03."""
     scene.subscribe(plan("small", base("30")), plan("large", base("90")), started="2026-10-01")
     october = await the_one(scene, "2026-11-02", "2026-10")
     # Agreed on the phone in October, put down on 10 November: the next run finds it by itself.
@@ -299,7 +335,9 @@ async def test_an_upgrade_put_down_after_the_invoice(scene: Scene) -> None:
     await settled(scene, "2026-10", "2026-11")
 
 
+@pytest.mark.story
 async def test_a_change_that_is_taken_back(scene: Scene) -> None:
+    """A cancellation is withdrawn before it counts; owed 30.00 for each month."""
     scene.subscribe(plan("small", base("30")), plan("large", base("90")), started="2026-10-01")
     scene.change(ChangeKind.CANCELED, "2026-11-01T00:00", put_down="2026-10-10T00:00")
     scene.change(ChangeKind.WITHDRAWN, "2026-10-20T00:00", sequence=1)
@@ -308,7 +346,9 @@ async def test_a_change_that_is_taken_back(scene: Scene) -> None:
     await settled(scene, "2026-10", "2026-11")
 
 
+@pytest.mark.story
 async def test_an_anchored_period_may_be_billed_before_its_month_is_over(scene: Scene) -> None:
+    """Periods from the 15th, billed on the 20th; owed 30.00 each."""
     scene.subscribe(SMALL, started="2026-09-15", anchored=True)
     assert amounts(await the_one(scene, "2026-10-20", "2026-10")) == {"Base": "30.00"}
     assert await scene.bill(period="2026-10-16T00:00:00Z") == [], "the same period, asked for by an instant"
@@ -316,7 +356,9 @@ async def test_an_anchored_period_may_be_billed_before_its_month_is_over(scene: 
     await settled(scene, "2026-10", "2026-11")
 
 
+@pytest.mark.story
 async def test_taken_back_to_its_very_start(scene: Scene) -> None:
+    """Cancelled as of its first day, after the invoice; owed 30.00 - 30.00, nothing."""
     scene.subscribe(plan("p", base("30")), started="2026-10-01")
     assert (await the_one(scene, "2026-11-02", "2026-10")).total == Decimal("30.00")
     scene.change(ChangeKind.CANCELED, "2026-10-01T00:00", put_down="2026-11-05T10:00")

@@ -21,7 +21,9 @@ def scene() -> Scene:
     return Scene()
 
 
+@pytest.mark.story
 async def test_a_coupon_ends_after_two_months(scene: Scene) -> None:
+    """20 % off for two months, then none, late usage as October's; owed 28.04, 24.00, 30.00, 0.80."""
     scene.subscribe(plan("p", base("30"), CPU), started="2026-10-01")
     scene.redeem(COUPON, "2026-10-01")
     scene.used("cpu", 101, "2026-10-10T10:00")
@@ -47,7 +49,9 @@ async def test_a_coupon_ends_after_two_months(scene: Scene) -> None:
     await settled(scene, "2026-10")
 
 
+@pytest.mark.story
 async def test_a_credit_expires_between_two_invoices(scene: Scene) -> None:
+    """50.00 of credit pay 30.00 and expire, 25.00 pay the next; owed 0.00, then 5.00."""
     scene.subscribe(plan("p", base("30")), started="2026-10-01")
     await scene.grant("50", "2026-10-01", expires="2026-11-20", kind=CreditKind.PROMOTIONAL)
     await scene.grant("25", "2026-10-01")
@@ -78,7 +82,9 @@ def contract(version: int, since: str, until: str | None, minimum: str) -> Contr
     )
 
 
+@pytest.mark.story
 async def test_a_contract_whose_minimum_changes_within_a_month(scene: Scene) -> None:
+    """A minimum of 6,000 for half a month, 9,000 for the rest; owed 1,000 + 2,000 + 5,000 = 8,000.00."""
     enterprise = plan(
         "enterprise", CPU, {"id": "minimum", "name": "Minimum", "model": "minimum", "minimum_amount": "3000"}
     )
@@ -97,7 +103,9 @@ async def test_a_contract_whose_minimum_changes_within_a_month(scene: Scene) -> 
     await settled(scene, "2026-11")
 
 
+@pytest.mark.story
 async def test_one_time_fees_are_due_once_whatever_comes_after(scene: Scene) -> None:
+    """A plan with a set-up fee is taken up twice; owed 30.00, 590.00, 30.00 and 90.00."""
     setup = {"id": "setup", "name": "Set-up", "model": "flat", "flat_amount": "500", "type": "one_time"}
     small, large = plan("small", base("30")), plan("large", base("90"), setup)
     scene.subscribe(small, large, started="2026-10-01")
@@ -112,7 +120,9 @@ async def test_one_time_fees_are_due_once_whatever_comes_after(scene: Scene) -> 
     await settled(scene, "2026-10", "2026-11", "2026-12", "2027-01")
 
 
+@pytest.mark.story
 async def test_two_subscriptions_have_invoices_of_their_own(scene: Scene) -> None:
+    """Two plans side by side; owed 30.50 and 8.00."""
     scene.subscribe(plan("p", base("30"), CPU), started="2026-10-01")
     other = subscribed_to(plan("q", base("7"), requests(0, "0.10")), started="2026-10-01", tenant_id="acme")
     second = replace(other, start=replace(other.start, subscription_id="sub_second"))
@@ -126,7 +136,9 @@ async def test_two_subscriptions_have_invoices_of_their_own(scene: Scene) -> Non
     await settled(scene, "2026-10")
 
 
+@pytest.mark.story
 async def test_prices_by_the_hour_and_by_the_event(scene: Scene) -> None:
+    """Night and day rates, resold cost that is corrected; owed 2.00 + 3.00 + 2.10, then 1.14."""
     night = {
         "id": "cpu", "model": "scheduled", "meter": "cpu", "unit_amount": "0.30",
         "windows": [{"from": "22:00", "to": "06:00", "unit_amount": "0.10"}],
@@ -160,9 +172,12 @@ async def test_prices_by_the_hour_and_by_the_event(scene: Scene) -> None:
     corrected = await the_one(scene, "2026-11-03", "2026-10")
     assert amounts(corrected) == {"Resold": "1.14"}, "(2.00 - 1.05) × 1.2"
     assert corrected.draft.lines[0].evidence["usage_digest"] != digest
+    await settled(scene, "2026-10")
 
 
+@pytest.mark.story
 async def test_reserved_capacity_is_paid_ahead_and_beyond_it_afterwards(scene: Scene) -> None:
+    """A reservation ahead, usage beyond it after; owed 290.00, then 55.00."""
     reserved = {
         "id": "cpu", "model": "reserved", "meter": "cpu", "capacity": "100", "flat_amount": "40",
         "upfront_amount": "250", "unit_amount": "0.50", "bill": "in_advance",

@@ -23,7 +23,9 @@ from invoicing.adapters.postgres_books import PostgresBooks
 from invoicing.adapters.postgres_issued import PostgresDrafts
 from invoicing.adapters.postgres_numbers import PostgresNumbers
 from invoicing.adapters.postgres_overdue import PostgresDueInvoices
+from invoicing.adapters.postgres_register import PostgresRegister
 from invoicing.adapters.postgres_settlements import PostgresSettlements
+from invoicing.adapters.postgres_vat_checks import PostgresVatChecks
 from invoicing.check_numbers import check_numbers
 from invoicing.consumer import settlement_handlers
 from invoicing.credit_invoice import CreditWish, credit_invoice
@@ -36,6 +38,7 @@ from invoicing.invoice_period import invoice_period
 from invoicing.issue_one_time import OneTimeItem, issue_one_time
 from invoicing.mark_overdue import mark_overdue
 from invoicing.reissue_invoice import reissue_invoice
+from invoicing.tax_ports import VatAnswer
 from invoicing.terms import Terms
 from invoicing.void_invoice import void_invoice
 from invoicing.write_off_invoice import write_off_invoice
@@ -79,12 +82,14 @@ from subscriptions.expire_credits import expire_credits
 from subscriptions.grant_credit import grant_credit
 from subscriptions.record_changes import Asked
 from subscriptions.redeem_coupon import redeem_coupon
+from subscriptions.refund_credit import refund_credit
 from tests.invoicing.memory import MemoryUsage
 from tests.invoicing.scene import TERMS, at, local
 from tests.invoicing.tax.taxing import tables
 from tests.payments.bank.write_statements import TheStatement, Told, write_mt940
 from tests.standins.paypal_signing import Authority
 from tests.standins.stripe_account import Cause
+from tests.standins.stripe_cards import CARDS
 from tests.standins.stripe_disputes import move_dispute, open_dispute
 from tests.standins.stripe_intents import authenticate_intent
 from tests.standins.stripe_server import StripeStandIn
@@ -124,8 +129,12 @@ class World:
         self.store, self.books = PostgresPayments(pool), PostgresBooks(pool)
         self.settlements = PostgresSettlements(pool)
         self.links: dict[str, str] = {}
-        self.account = BankAccount("EUR", "Meterbook", "Bank", account_number="0532013000", routing="37040044")
-        self._bank_balance, self._statements = D("1000.00"), list[bytes]()
+        self.accounts = {
+            currency: BankAccount(currency, "Meterbook", "Bank", account_number=number, routing="37040044")
+            for currency, number in (("EUR", "0532013000"), ("USD", "0532013001"))
+        }
+        self._balances = dict.fromkeys(self.accounts, D("1000.00"))
+        self._statements = list[bytes]()
         self._subscriptions: dict[str, str] = {}
         self._billed: set[tuple[str, str]] = set()
         self._handed_over, self._keys = 0, 0
@@ -149,7 +158,9 @@ class World:
         """Let the seller charge tax from here on."""
         self.terms = replace(self.terms, seller=replace(self.terms.seller, tax=tax), **terms)
 
-    async def tenant(self, name: str, plan: str | None = None, *, pays: str | None = "pm_card_visa", **facts: Any) -> None:
+    async def tenant(
+        self, name: str, plan: str | None = None, *, pays: str | None = "pm_card_visa", **facts: Any
+    ) -> None:
         """Let a tenant come, in Germany and paying in euros if not said otherwise; `pays` is a test card or `paypal`.
 
         `plan` is what it subscribes to now.
@@ -173,8 +184,6 @@ class World:
 
     def change_card(self, card: str) -> None:
         """Let every card that is saved behave like another test card from now on."""
-        from tests.standins.stripe_cards import CARDS
-
         for identity in self.stripe.account.cards:
             self.stripe.account.cards[identity] = CARDS[card]
 
@@ -186,6 +195,12 @@ class World:
             done = await create_subscription(wanted, asked=Asked("ann"), store=store, clock=self.clock)
         self._subscriptions[name] = done.subscription.subscription_id
         return done.subscription.subscription_id
+
+    async def vies_answers(self, name: str, number: str) -> None:
+        """Let the member state say that a tenant's VAT number is in use, and a person release the account."""
+        answer = VatAnswer(number, valid=True, checked_at=self.clock.now())
+        assert await PostgresVatChecks(self.pool).record(name, answer)
+        assert await PostgresRegister(self.pool).unpark(name)
 
     async def change(self, name: str, verb: Any, *arguments: Any, **how: Any) -> None:
         """Change what a tenant holds, by one of the verbs of `subscriptions`."""
@@ -216,6 +231,15 @@ class World:
             credits = await PostgresCreditLedger(connection).credits(name)
         return f"{sum((one.balance for one in credits), D(0)):.2f}"
 
+    async def pay_out(self, name: str, amount: str) -> None:
+        """Take an amount off a tenant's newest credit, because its money is given back."""
+        async with self.pool.connection() as connection, connection.transaction():
+            ledger = PostgresCreditLedger(connection)
+            (*_, credit) = await ledger.credits(name)
+            await refund_credit(
+                credit.grant.grant_id, amount, key="out", reason="refunded", ledger=ledger, now=self.clock.now()
+            )
+
     def used(self, name: str, meter: str, quantity: str | int, when: str, **dimensions: str) -> None:
         """Let a tenant use something."""
         self.usage.add(name, meter, quantity, at(when), **dimensions)
@@ -242,14 +266,10 @@ class World:
     async def _bill(self, name: str, month: str) -> list[Invoice]:
         self._billed.add((name, month))
         request = InvoicingRequest(tenant_id=name, period=month, run_id="story", requested_at="")
-        return await invoice_period(
-            request, books=self.books, usage=self.usage, terms=self.terms, clock=self.clock
-        )
+        return await invoice_period(request, books=self.books, usage=self.usage, terms=self.terms, clock=self.clock)
 
     async def one_time(self, name: str, *items: OneTimeItem, key: str = "setup") -> Standing:
-        done = await issue_one_time(
-            name, list(items), key=key, books=self.books, terms=self.terms, clock=self.clock
-        )
+        done = await issue_one_time(name, list(items), key=key, books=self.books, terms=self.terms, clock=self.clock)
         await self.turn()
         return done
 
@@ -283,7 +303,7 @@ class World:
         (row,) = await self.rows(
             "SELECT status, amount_paid, amount_due - amount_paid AS open FROM invoices WHERE number = %s", number
         )
-        return row["status"], f"{row['amount_paid']:f}", f"{row['open']:f}"
+        return row["status"], f"{row['amount_paid']:.2f}", f"{row['open']:.2f}"
 
     # Money
 
@@ -313,7 +333,9 @@ class World:
         _, reference = await self._payment_of(number)
         account = self.stripe.account
         if ending is None:
-            open_dispute(account, account.charges[account.payment_intents[reference]["latest_charge"]], "chargeback", _OUTSIDE)
+            open_dispute(
+                account, account.charges[account.payment_intents[reference]["latest_charge"]], "chargeback", _OUTSIDE
+            )
         else:
             (dispute,) = [one for one in account.disputes.values() if one["payment_intent"] == reference]
             move_dispute(account, dispute["id"], ending, _OUTSIDE)
@@ -332,7 +354,7 @@ class World:
         )  # fmt: skip
         return rows[0]["payment_id"], rows[0]["provider_reference"]
 
-    async def wire(self, *transfers: tuple[str, str], is_return: bool = False) -> list[str]:
+    async def wire(self, *transfers: tuple[str, str], currency: str = "EUR", is_return: bool = False) -> list[str]:
         """Let the bank's next statement come with transfers (amount, text); returns the entries that still wait.
 
         What names its invoice and pays it to the cent confirms itself.
@@ -340,10 +362,10 @@ class World:
         day = self.clock.now().date()
         told = [Told(day, D(amount), text, "Acme", is_return=is_return) for amount, text in transfers]
         statement = TheStatement(
-            told, self._bank_balance, day - timedelta(days=1), day, f"37040044/{self.account.account_number}",
-            number=f"{len(self._statements) + 1:05d}/001",
+            told, self._balances[currency], day - timedelta(days=1), day,
+            f"37040044/{self.accounts[currency].account_number}", currency, f"{len(self._statements) + 1:05d}/001",
         )  # fmt: skip
-        self._bank_balance = statement.closing
+        self._balances[currency] = statement.closing
         self._statements.append(write_mt940(statement))
         entries = await self._import(self._statements[-1])
         await self.turn()
@@ -368,21 +390,40 @@ class World:
 
     async def _import(self, content: bytes) -> list[str]:
         done = await import_statements(
-            content, read_statements(content, file="bank.sta"), file="bank.sta", accounts=[self.account],
+            content, read_statements(content, file="bank.sta"), file="bank.sta", accounts=list(self.accounts.values()),
             desk=self.desk, clock=self.clock, by="ada",
         )  # fmt: skip
         new = [entry.entry_id for one in done for entry in one.new_entries]
         await confirm_exact(desk=self.desk, clock=self.clock, tolerances={}, only=set(new))
         return new
 
-    async def ledger(self) -> dict[str, str]:
-        """Return every account of the ledger that is not empty, debits less credits."""
+    async def ledger(self, currency: str = "EUR") -> dict[str, str]:
+        """Return the accounts of the ledger that are not empty in a currency, debits less credits."""
         async with self.pool.connection() as connection:
             balances = await PostgresLedger(connection).balances()
         found: dict[str, Decimal] = {}
-        for (account, _), net in balances.items():
-            found[account.name] = found.get(account.name, D(0)) + net
-        return {name: f"{net.normalize():f}" for name, net in sorted(found.items()) if net}
+        for (account, of), net in balances.items():
+            if of == currency:
+                found[account.name] = found.get(account.name, D(0)) + net
+        return {name: f"{net:.2f}" for name, net in sorted(found.items()) if net}
+
+    async def dunned(self, number: str) -> list[str]:
+        """Return dunning's steps of an invoice with their days, such as `11-18 reminder-1`."""
+        rows = await self.rows(
+            "SELECT name, outcome, done_at FROM dunning_steps JOIN invoices USING (invoice_id) WHERE number = %s"
+            " ORDER BY done_at, planned_at", number,
+        )  # fmt: skip
+        return [
+            f"{row['done_at']:%m-%d} {row['name']}" + ("" if row["outcome"] == "done" else f" {row['outcome']}")
+            for row in rows
+        ]
+
+    async def told(self, topic: str) -> list[str]:
+        """Return what was announced on a topic, by its `status` or `event`."""
+        rows = await self.rows(
+            "SELECT convert_from(payload, 'UTF8')::jsonb AS said FROM outbox WHERE topic = %s ORDER BY outbox_id", topic
+        )
+        return [str(row["said"].get("status") or row["said"].get("event")) for row in rows]
 
     # Time and messages
 
@@ -498,7 +539,8 @@ class World:
     async def picture(self) -> dict[str, Any]:
         """Return a digest of every table that says what is owed or paid, and what the providers took."""
         parts = [
-            f"SELECT '{name}' AS name, md5(coalesce(string_agg(t::text, '|' ORDER BY t::text), '')) AS digest FROM {name} t"  # noqa: S608
+            f"SELECT '{name}' AS name, md5(coalesce(string_agg(one::text, '|' ORDER BY one::text), '')) AS digest"
+            f" FROM {name} AS one"
             for name in _TABLES
         ]
         found: dict[str, Any] = {row["name"]: row["digest"] for row in await self.rows(" UNION ALL ".join(parts))}

@@ -18,7 +18,9 @@ from tests.invoicing.tax.taxing import BERLIN, tables
 from tests.invoicing.tax.test_tax_stories import RATES
 
 
+@pytest.mark.story
 async def test_usage_that_comes_in_the_grace_is_on_the_invoice(stage: Stage) -> None:
+    """Two days of grace in which usage comes; owed 30 + 31 = 61.00 on one invoice."""
     stage.terms = stage.terms.__class__(stage.terms.seller, 15, grace_hours=48)
     stage.subscribe(SMALL)
     used_in_october(stage, 350)
@@ -39,7 +41,9 @@ async def test_usage_that_comes_in_the_grace_is_on_the_invoice(stage: Stage) -> 
     await nothing_new(stage)
 
 
+@pytest.mark.story
 async def test_a_draft_of_which_nothing_is_owed_any_more_goes(stage: Stage) -> None:
+    """A draft's usage is voided in its grace; owed nothing, and no number is used."""
     stage.terms = stage.terms.__class__(stage.terms.seller, 15, grace_hours=1)
     stage.subscribe(plan("free", CPU))
     stage.used("cpu", 10)
@@ -52,7 +56,9 @@ async def test_a_draft_of_which_nothing_is_owed_any_more_goes(stage: Stage) -> N
     await nothing_new(stage)
 
 
+@pytest.mark.story
 async def test_what_is_billed_in_advance_waits_for_its_grace_too(stage: Stage) -> None:
+    """A fee ahead of a period from the 15th, after a day of grace; owed 30.00."""
     stage.terms = stage.terms.__class__(stage.terms.seller, 15, grace_hours=24)
     stage.subscribe(plan("ahead", base("30", bill="in_advance")), started="2026-10-15", anchored=True)
     assert await stage.bill_at("2026-11-01", "2026-10") == []
@@ -63,7 +69,9 @@ async def test_what_is_billed_in_advance_waits_for_its_grace_too(stage: Stage) -
     await nothing_new(stage, "2026-10")
 
 
+@pytest.mark.story
 async def test_a_one_time_fee(stage: Stage) -> None:
+    """A set-up fee with consulting, of which a part is given back; owed 400.00 - 100.01 + 30.00 for October."""
     stage.subscribe(SMALL)
     setup = OneTimeItem("Setup", Decimal("99.99"))
     hours = OneTimeItem("Consulting", Decimal("120.005"), Decimal("2.5"), "hour")
@@ -101,7 +109,9 @@ async def test_one_time_items_that_make_no_sense_are_refused(stage: Stage, item:
     assert stage.books.state.series == {}
 
 
+@pytest.mark.story
 async def test_taxed_items_are_given_back_with_the_tax_that_was_charged(stage: Stage) -> None:
+    """An invoice with German VAT is given back in three parts; owed 65.57 - 65.57 = 0.00."""
     stage.terms = replace(stage.terms, seller=replace(stage.terms.seller, tax=BERLIN), tables=tables(), exchange=RATES)
     stage.subscribe(SMALL)
     used_in_october(stage, 351)
@@ -117,7 +127,9 @@ async def test_taxed_items_are_given_back_with_the_tax_that_was_charged(stage: S
     await nothing_new(stage)
 
 
+@pytest.mark.story
 async def test_a_taxed_correction_and_a_reissue_leave_the_tax_of_what_is_left(stage: Stage) -> None:
+    """A taxed invoice is corrected and issued anew; owed 65.57 - 0.12 = 65.45."""
     stage.terms = replace(stage.terms, seller=replace(stage.terms.seller, tax=BERLIN), tables=tables(), exchange=RATES)
     stage.subscribe(SMALL)
     used_in_october(stage, 351)
@@ -133,7 +145,9 @@ async def test_a_taxed_correction_and_a_reissue_leave_the_tax_of_what_is_left(st
     await nothing_new(stage)
 
 
+@pytest.mark.story
 async def test_two_subscriptions_on_one_invoice(stage: Stage) -> None:
+    """Two plans on one invoice, a part voided, issued anew; owed 47.00 - 5.00, and 1.00 late."""
     stage.subscribe(SMALL)
     beside = subscribed_to(plan("extra", base("7"), CPU), tenant_id="acme")
     beside = replace(beside, start=replace(beside.start, subscription_id="sub_beside"))
@@ -162,7 +176,9 @@ async def test_two_subscriptions_on_one_invoice(stage: Stage) -> None:
     await nothing_new(stage)
 
 
+@pytest.mark.story
 async def test_a_consolidated_draft_is_made_anew_whole(stage: Stage) -> None:
+    """A draft of two plans is asked for twice; owed 37.00."""
     stage.terms = replace(stage.terms, grace_hours=24)
     stage.subscribe(SMALL)
     beside = subscribed_to(plan("extra", base("7")), tenant_id="acme")
@@ -179,7 +195,9 @@ async def test_a_consolidated_draft_is_made_anew_whole(stage: Stage) -> None:
     await nothing_new(stage)
 
 
+@pytest.mark.story
 async def test_a_coupon_that_comes_later_gives_no_more_tax_back_than_was_charged(stage: Stage) -> None:
+    """Credited by hand twice, then a coupon; owed 35.70 - 21.59 - 12.39 - 1.72 = 0.00."""
     seller = replace(stage.terms.seller, tax=replace(BERLIN, currency="USD"))
     stage.terms = replace(stage.terms, seller=seller, tables=tables())
     stage.subscribe(plan("flat", base("30")))

@@ -16,7 +16,9 @@ from tests.invoicing.scene import amounts
 from tests.invoicing.story import COUPON, LARGE, SMALL, the_one
 
 
+@pytest.mark.story
 async def test_usage_voided_after_the_invoice_becomes_a_credit_note(stage: Stage) -> None:
+    """150 requests are voided before the payment; owed 55.00 - 15.00 = 40.00."""
     invoice = await october(stage)
     assert str(invoice.total) == "55.00"  # 30.00 + 250 × 0.10
     used_in_october(stage, 200)
@@ -31,7 +33,9 @@ async def test_usage_voided_after_the_invoice_becomes_a_credit_note(stage: Stage
     await nothing_new(stage)
 
 
+@pytest.mark.story
 async def test_a_credit_note_on_a_paid_invoice_is_drawn_by_the_next_one(stage: Stage) -> None:
+    """15.00 of a paid invoice come back as credit; owed 30.00 - 15.00 for November."""
     invoice = await october(stage)
     stage.pay(invoice)
     used_in_october(stage, 200)
@@ -46,7 +50,9 @@ async def test_a_credit_note_on_a_paid_invoice_is_drawn_by_the_next_one(stage: S
     await nothing_new(stage, "2026-10", "2026-11")
 
 
+@pytest.mark.story
 async def test_a_part_is_paid_and_more_than_is_open_given_back(stage: Stage) -> None:
+    """50.00 of 55.00 are paid, 20.00 credited; owed nothing, 15.00 are credit."""
     invoice = await october(stage)
     stage.pay(invoice, "50.00")
     note = await stage.credit(invoice, "20.00")
@@ -57,7 +63,9 @@ async def test_a_part_is_paid_and_more_than_is_open_given_back(stage: Stage) -> 
     await nothing_new(stage)
 
 
+@pytest.mark.story
 async def test_what_a_person_gave_back_is_not_billed_again(stage: Stage) -> None:
+    """10.00 are given back by hand, then usage comes late; owed 55 - 10 + 5 = 50.00."""
     invoice = await october(stage)
     await stage.credit(invoice, "10.00")
     await nothing_new(stage)
@@ -68,7 +76,9 @@ async def test_what_a_person_gave_back_is_not_billed_again(stage: Stage) -> None
     await nothing_new(stage)
 
 
+@pytest.mark.story
 async def test_no_item_is_ever_credited_below_zero(stage: Stage) -> None:
+    """20.00 given back by hand, then usage falls and rises; owed 30.00, then 32.00."""
     invoice = await october(stage)
     position = next(at for at, line in enumerate(invoice.draft.lines, 1) if line.amount == Decimal("25.00"))
     await stage.credit(invoice, **{f"line_{position}": "20.00"})
@@ -84,7 +94,9 @@ async def test_no_item_is_ever_credited_below_zero(stage: Stage) -> None:
     await nothing_new(stage)
 
 
+@pytest.mark.story
 async def test_half_credited_twice_and_not_a_third_time(stage: Stage) -> None:
+    """Half is credited, then the other half; owed nothing of 30.00."""
     invoice = await october(stage, 100)
     assert str(invoice.total) == "30.00"
     first = await stage.credit(invoice, "15.00", key="one")
@@ -99,7 +111,9 @@ async def test_half_credited_twice_and_not_a_third_time(stage: Stage) -> None:
     await nothing_new(stage)
 
 
+@pytest.mark.story
 async def test_more_than_is_left_is_refused_and_uses_no_number_up(stage: Stage) -> None:
+    """50.00 of 55.00 are credited, and no more than is left; owed 5.00."""
     invoice = await october(stage)
     await stage.credit(invoice, "50.00")
     with pytest.raises(InvalidInputError, match="exceeds_invoice"):
@@ -111,7 +125,9 @@ async def test_more_than_is_left_is_refused_and_uses_no_number_up(stage: Stage) 
     await nothing_new(stage)
 
 
+@pytest.mark.story
 async def test_an_amount_is_given_back_of_every_line_and_its_coupon(stage: Stage) -> None:
+    """Half of an invoice with a coupon is given back; owed 44.00 - 22.00 = 22.00."""
     stage.subscribe(SMALL)
     stage.redeem(COUPON, "2026-10-01")
     used_in_october(stage, 350)
@@ -124,7 +140,9 @@ async def test_an_amount_is_given_back_of_every_line_and_its_coupon(stage: Stage
     await nothing_new(stage)
 
 
+@pytest.mark.story
 async def test_a_line_is_given_back_with_what_the_coupon_took_off_it(stage: Stage) -> None:
+    """A line with its share of a coupon is given back; owed 44.00 - 24.00 = 20.00."""
     stage.subscribe(SMALL)
     stage.redeem(COUPON, "2026-10-01")
     used_in_october(stage, 350)
@@ -136,7 +154,9 @@ async def test_a_line_is_given_back_with_what_the_coupon_took_off_it(stage: Stag
     await nothing_new(stage)
 
 
+@pytest.mark.story
 async def test_void_and_rebill(stage: Stage) -> None:
+    """An invoice is voided, a credit granted, billed anew; owed 55.00 - 20.00 = 35.00."""
     invoice = await october(stage)
     await stage.grant("20.00", "2026-10-01")
     assert (await stage.void(invoice)).status == "void"
@@ -149,7 +169,9 @@ async def test_void_and_rebill(stage: Stage) -> None:
     await nothing_new(stage)
 
 
+@pytest.mark.story
 async def test_credits_returned_on_void_are_those_drawn(stage: Stage) -> None:
+    """A void gives two credits back, and the next invoice draws them again; owed 30.00 - 22.00 = 8.00."""
     stage.subscribe(SMALL)
     await stage.grant("12.00", "2026-10-01", kind=CreditKind.PROMOTIONAL)
     await stage.grant("10.00", "2026-10-01")
@@ -162,7 +184,9 @@ async def test_credits_returned_on_void_are_those_drawn(stage: Stage) -> None:
     await nothing_new(stage)
 
 
+@pytest.mark.story
 async def test_a_credit_note_gives_promotional_credit_back_as_what_it_was(stage: Stage) -> None:
+    """An invoice paid by promotion and money is credited; owed nothing, 30.00 are credit again."""
     stage.subscribe(SMALL)
     await stage.grant("12.00", "2026-10-01", kind=CreditKind.PROMOTIONAL)
     invoice = await the_one(stage, "2026-11-02", "2026-10")
@@ -177,7 +201,9 @@ async def test_a_credit_note_gives_promotional_credit_back_as_what_it_was(stage:
     await nothing_new(stage)
 
 
+@pytest.mark.story
 async def test_a_paid_or_corrected_invoice_is_not_voided(stage: Stage) -> None:
+    """What is being paid, paid or corrected is not voided; owed what was billed: 45.00 and 25.00 open."""
     invoice = await october(stage)
     stage.fly(invoice)
     with pytest.raises(PaymentUnderWayError):
@@ -196,7 +222,9 @@ async def test_a_paid_or_corrected_invoice_is_not_voided(stage: Stage) -> None:
     await nothing_new(stage, "2026-10", "2026-11")
 
 
+@pytest.mark.story
 async def test_what_a_payment_under_way_asks_for_is_not_lowered(stage: Stage) -> None:
+    """Usage is voided while the payment is under way; owed 55.00, 15.00 are credit."""
     invoice = await october(stage)
     stage.fly(invoice)
     used_in_october(stage, 200)
@@ -207,7 +235,9 @@ async def test_what_a_payment_under_way_asks_for_is_not_lowered(stage: Stage) ->
     await nothing_new(stage)
 
 
+@pytest.mark.story
 async def test_a_payment_that_never_came_leaves_open_what_was_given_back_for_it(stage: Stage) -> None:
+    """Credited while a payment was under way that failed; owed 20.00, 20.00 are credit."""
     invoice = await october(stage)
     stage.fly(invoice)
     await stage.credit(invoice, "20.00")
@@ -221,7 +251,9 @@ async def test_a_payment_that_never_came_leaves_open_what_was_given_back_for_it(
     await nothing_new(stage)
 
 
+@pytest.mark.story
 async def test_an_invoice_is_written_off_and_stays_billed(stage: Stage) -> None:
+    """5.00 of 55.00 are paid, the rest given up, usage comes late; owed 5.00 more."""
     invoice = await october(stage)
     stage.pay(invoice, "5.00")
     assert (await stage.write_off(invoice)).status == "uncollectible"
@@ -235,7 +267,9 @@ async def test_an_invoice_is_written_off_and_stays_billed(stage: Stage) -> None:
     await nothing_new(stage)
 
 
+@pytest.mark.story
 async def test_an_unpaid_invoice_is_reissued_by_voiding_it(stage: Stage) -> None:
+    """An unpaid invoice is issued anew; owed 55.00 on the second one."""
     invoice = await october(stage)
     taken, anew = await stage.reissue(invoice)
     assert (taken.number, taken.status) == ("MB-2026-000001", "void")
@@ -244,7 +278,9 @@ async def test_an_unpaid_invoice_is_reissued_by_voiding_it(stage: Stage) -> None
     await nothing_new(stage)
 
 
+@pytest.mark.story
 async def test_a_paid_invoice_is_reissued_by_a_credit_note_that_pays_for_the_new_one(stage: Stage) -> None:
+    """A paid invoice is issued anew, twice, with less usage; owed 40.00, all paid by credit."""
     invoice = await october(stage)
     stage.pay(invoice)
     used_in_october(stage, 200)
@@ -262,7 +298,9 @@ async def test_a_paid_invoice_is_reissued_by_a_credit_note_that_pays_for_the_new
     await nothing_new(stage)
 
 
+@pytest.mark.story
 async def test_what_a_person_gave_back_stays_given_back_when_reissued(stage: Stage) -> None:
+    """10.00 given back by hand, then issued anew; owed 55.00 - 10.00 = 45.00."""
     invoice = await october(stage)
     stage.pay(invoice)
     await stage.credit(invoice, "10.00")
@@ -272,7 +310,9 @@ async def test_what_a_person_gave_back_stays_given_back_when_reissued(stage: Sta
     await nothing_new(stage)
 
 
+@pytest.mark.story
 async def test_a_downgrade_put_down_late_gives_the_difference_back(stage: Stage) -> None:
+    """A downgrade of October, put down in November; owed 90.00, then 0.97."""
     stage.subscribe(LARGE, SMALL)
     invoice = await the_one(stage, "2026-11-02", "2026-10")
     stage.pay(invoice)
@@ -284,7 +324,9 @@ async def test_a_downgrade_put_down_late_gives_the_difference_back(stage: Stage)
     await nothing_new(stage, "2026-10", "2026-11")
 
 
+@pytest.mark.story
 async def test_what_one_invoice_billed_and_another_took_back_is_borne_by_both(stage: Stage) -> None:
+    """Upgraded, then cancelled as of the first day; owed 30 + 60 - 90 = 0.00."""
     stage.subscribe(SMALL, LARGE)
     first = await the_one(stage, "2026-11-02", "2026-10")
     stage.switch(LARGE, "2026-10-01T00:00", put_down="2026-11-03T00:00")
@@ -299,7 +341,9 @@ async def test_what_one_invoice_billed_and_another_took_back_is_borne_by_both(st
     await nothing_new(stage)
 
 
+@pytest.mark.story
 async def test_a_coupon_redeemed_after_the_invoice(stage: Stage) -> None:
+    """20 % off, put down late, then issued anew; owed 55.00 - 11.00 = 44.00."""
     invoice = await october(stage)
     stage.redeem(COUPON, "2026-10-20")
     note = await the_one(stage, "2026-11-05", "2026-10")
@@ -313,7 +357,9 @@ async def test_a_coupon_redeemed_after_the_invoice(stage: Stage) -> None:
     await nothing_new(stage)
 
 
+@pytest.mark.story
 async def test_a_coupon_takes_nothing_off_what_was_given_back(stage: Stage) -> None:
+    """A line is given back, then a coupon comes; owed 55.00 - 30.00 - 5.00 = 20.00."""
     invoice = await october(stage)
     position = next(at for at, line in enumerate(invoice.draft.lines, 1) if line.description == "Base")
     await stage.credit(invoice, **{f"line_{position}": None})
@@ -325,7 +371,9 @@ async def test_a_coupon_takes_nothing_off_what_was_given_back(stage: Stage) -> N
     await nothing_new(stage)
 
 
+@pytest.mark.story
 async def test_late_usage_after_a_credit_note_after_late_usage(stage: Stage) -> None:
+    """Usage rises, falls and rises again; owed 55 + 5 - 6 + 16 = 70.00."""
     first = await october(stage)
     used_in_october(stage, 400)
     second = await the_one(stage, "2026-11-03", "2026-10")

@@ -18,6 +18,7 @@ from invoicing.domain.tax.tax_working import tax_findings
 from invoicing.domain.tax.treatment import TaxBehavior
 from invoicing.preview_invoice import preview_invoice
 from tests.invoicing.scene import TERMS, Scene, at, contract_of
+from tests.invoicing.story import settled
 from tests.invoicing.tax.taxing import BERLIN, BERLIN_WITH_SHOP, SAN_FRANCISCO, tables
 from tests.rating.plans import TIERS
 
@@ -59,17 +60,21 @@ def taxes(invoice: Invoice) -> list[tuple[str, str, str, str, str]]:
     return [(tax["category"], tax["rate"], tax["place"], tax["base"], tax["tax"]) for tax in shown]
 
 
+@pytest.mark.story
 async def test_a_german_tenant_of_a_german_seller_pays_german_vat() -> None:
+    """Sold in Germany; owed 109.00 + 19 % = 129.71."""
     scene = TaxScene(BERLIN, country="DE")
     scene.used("agent_executions", 120_000)  # 20,000 over 100,000 x 0.0005 = 10.00
     invoice = await scene.bill_one()
     # 99.00 + 10.00 = 109.00; x 19 % = 20.71
     assert sums(invoice) == ("109.00", "20.71", "129.71")
     assert taxes(invoice) == [("S", "19", "DE", "109.00", "20.71")]
-    assert await scene.bill() == []
+    await settled(scene, "2026-10")
 
 
+@pytest.mark.story
 async def test_the_tax_is_shown_in_the_sellers_currency_at_the_last_rate_published() -> None:
+    """Billed in dollars by a seller in euros; owed 99.00 + 18.81, of tax 15.05 EUR."""
     scene = TaxScene(BERLIN, country="DE")
     scene.clock.travel_to(at("2026-11-03"))
     invoice = await scene.bill_one()
@@ -83,13 +88,17 @@ async def test_the_tax_is_shown_in_the_sellers_currency_at_the_last_rate_publish
     }
     assert invoice.exchange is not None
     assert (invoice.exchange.rate, invoice.exchange.tax) == (Decimal("0.8"), Decimal("15.05"))
+    await settled(scene, "2026-10")
 
 
+@pytest.mark.story
 async def test_on_a_weekend_the_rate_of_friday_counts() -> None:
+    """Billed on a Sunday at Friday's rate; owed 117.81."""
     scene = TaxScene(BERLIN, country="DE")
     scene.clock.travel_to(at("2026-11-01"))  # a Sunday
     invoice = await scene.bill_one()
     assert invoice.snapshot["exchange_rate"]["published_on"] == "2026-10-30"
+    await settled(scene, "2026-10")
 
 
 async def test_without_a_rate_nothing_is_invoiced_and_the_account_says_why() -> None:
@@ -101,7 +110,9 @@ async def test_without_a_rate_nothing_is_invoiced_and_the_account_says_why() -> 
     assert scene.books.state.series == {}
 
 
+@pytest.mark.story
 async def test_reverse_charge_needs_no_exchange_rate_because_no_tax_is_charged() -> None:
+    """Sold to a French business with a valid number; owed 99.00 without tax."""
     scene = TaxScene(BERLIN, country="FR", vat_number="FR40303265045", vat_valid=True, exchange=NO_RATES)
     invoice = await scene.bill_one()
     assert sums(invoice) == ("99.00", "0.00", "99.00")
@@ -110,24 +121,33 @@ async def test_reverse_charge_needs_no_exchange_rate_because_no_tax_is_charged()
     assert invoice.snapshot["seller"]["vat_number"] == "DE136695976"
     assert invoice.snapshot["bill_to"]["vat_number"] == "FR40303265045"
     assert invoice.snapshot["exchange_rate"] is None
+    await settled(scene, "2026-10")
 
 
+@pytest.mark.story
 async def test_an_unchecked_number_parks_the_account_until_vies_has_answered() -> None:
+    """Parked until VIES has answered; owed 99.00 without tax."""
     scene = TaxScene(BERLIN_WITH_SHOP, country="FR", vat_number="FR40303265045")
     assert await scene.bill() == []
     assert scene.parked is not None
     assert "unchecked_vat_number" in scene.parked
     scene.move(vat_valid=True, parked_reason=None)
     assert taxes(await scene.bill_one()) == [("AE", "0", "FR", "99.00", "0.00")]
+    await settled(scene, "2026-10")
 
 
+@pytest.mark.story
 async def test_a_consumer_pays_the_vat_of_its_own_country() -> None:
+    """Sold to a consumer in Finland; owed 99.00 + 25.5 % = 124.25."""
     scene = TaxScene(BERLIN_WITH_SHOP, country="FI", is_business=False)
     # 99.00 x 25.5 % = 25.245 -> 25.25
     assert sums(await scene.bill_one()) == ("99.00", "25.25", "124.25")
+    await settled(scene, "2026-10")
 
 
+@pytest.mark.story
 async def test_an_unknown_place_parks_the_account_with_its_reason() -> None:
+    """Parked until the state is known; owed 99.00 + 7.25 % = 106.18."""
     scene = TaxScene(SAN_FRANCISCO, country="US")
     assert await scene.bill() == []
     assert scene.parked is not None
@@ -135,9 +155,12 @@ async def test_an_unknown_place_parks_the_account_with_its_reason() -> None:
     scene.move(state="CA", parked_reason=None)
     # 99.00 x 7.25 % = 7.1775 -> 7.18
     assert sums(await scene.bill_one()) == ("99.00", "7.18", "106.18")
+    await settled(scene, "2026-10")
 
 
+@pytest.mark.story
 async def test_prices_with_tax_keep_the_total_and_show_the_net() -> None:
+    """Prices with tax in them; owed 83.19 + 15.81 = 99.00."""
     scene = TaxScene(replace(BERLIN, prices=TaxBehavior.INCLUSIVE), country="DE")
     invoice = await scene.bill_one()
     # 99.00 with 19 % in it: 99 x 19 / 119 = 15.8067 -> 15.81; 99.00 - 15.81 = 83.19
@@ -145,17 +168,23 @@ async def test_prices_with_tax_keep_the_total_and_show_the_net() -> None:
     (line,) = invoice.snapshot["groups"][0]["lines"]
     assert (line["amount"], line["net"], line["tax_amount"]) == ("99.00", "83.19", "15.81")
     assert invoice.snapshot["tax_behavior"] == "inclusive"
+    await settled(scene, "2026-10")
 
 
+@pytest.mark.story
 async def test_credits_pay_for_the_tax_too() -> None:
+    """100.00 of credit on a taxed invoice; owed 117.81 - 100.00 = 17.81."""
     scene = TaxScene(BERLIN, country="DE")
     await scene.grant("100.00", "2026-10-01")
     invoice = await scene.bill_one()
     # 99.00 + 18.81 = 117.81, of which 100.00 is drawn
     assert (f"{invoice.credits_applied:f}", f"{invoice.amount_due:f}") == ("100.00", "17.81")
+    await settled(scene, "2026-10")
 
 
+@pytest.mark.story
 async def test_late_usage_is_taxed_at_the_rate_of_its_own_month() -> None:
+    """Late usage of a month with a lower rate; owed 114.84, then 11.60 and 117.81."""
     # Germany: 16 % until 31 December 2020, 19 % from 1 January 2021.
     scene = TaxScene(replace(BERLIN, currency="USD"), country="DE")
     scene.tenant("acme", contract_of(TIERS["lite"], subscription_id="sub_acme", started="2020-12-01"))
@@ -170,9 +199,12 @@ async def test_late_usage_is_taxed_at_the_rate_of_its_own_month() -> None:
     assert taxes(late) == [("S", "16", "DE", "10.00", "1.60")]
     scene.clock.travel_to(at("2021-02-02"))
     assert taxes(await scene.bill_one(period="2021-01")) == [("S", "19", "DE", "99.00", "18.81")]
+    await settled(scene, "2020-12", "2021-01")
 
 
+@pytest.mark.story
 async def test_what_is_taken_back_keeps_the_treatment_it_was_billed_with() -> None:
+    """Moved to Germany, then less usage; owed 136.80 - 12.55, with Finland's tax."""
     scene = TaxScene(BERLIN_WITH_SHOP, country="FI", is_business=False)
     scene.used("agent_executions", 120_000)
     first = await scene.bill_one()
@@ -188,7 +220,7 @@ async def test_what_is_taken_back_keeps_the_treatment_it_was_billed_with() -> No
     assert sums(note) == ("-10.00", "-2.55", "-12.55")
     assert taxes(note) == [("S", "25.5", "FI", "-10.00", "-2.55")]
     assert note.snapshot["kind"] == "credit_note"
-    assert await scene.bill() == []
+    await settled(scene, "2026-10")
 
 
 @pytest.mark.parametrize(

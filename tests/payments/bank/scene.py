@@ -43,6 +43,7 @@ class Scene:
     balance: Decimal = OPENING
     day: date = date(2026, 10, 5)
     tenants: list[str] = field(default_factory=list)
+    brought: list[tuple[bytes, dict[str, Any]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.clock = ManualClock(self.start)
@@ -96,7 +97,7 @@ class Scene:
 
     async def bring(self, content: bytes, **how: Any) -> list[Imported]:
         statements = read_statements(content, file="statement.sta", **how)
-        return await import_statements(
+        done = await import_statements(
             content,
             statements,
             file="statement.sta",
@@ -105,6 +106,8 @@ class Scene:
             clock=self.clock,
             by="ada",
         )
+        self.brought.append((content, how))
+        return done
 
     async def receive(self, *entries: Told) -> list[str]:
         """Import the next statement with these entries and return the entries' ids, in their order."""
@@ -157,6 +160,31 @@ class Scene:
                 else:
                     refunded = decode_message(bytes(row["payload"]), PaymentRefunded)
                     await record_refund(refunded, settlements=settlements, clock=self.clock)
+
+    async def nothing_new(self) -> None:
+        """Import every statement and deliver every message again, and hold that not one row says anything else."""
+        await self.deliver()
+        before = await self._all()
+        for content, how in list(self.brought):
+            assert [one.new_entries for one in await self.bring(content, **how)] == [()] * len(
+                read_statements(content, file="statement.sta", **how)
+            )
+        await self.deliver()
+        assert await self._all() == before
+
+    async def _all(self) -> list[list[dict[str, Any]]]:
+        own = "(SELECT invoice_id FROM invoices WHERE tenant_id = ANY(%s))"
+        entries = "(SELECT entry_id FROM bank_entries WHERE account_id = %s)"
+        account, tenants = self.account.account_id, self.tenants
+        return [
+            await self.rows("SELECT * FROM bank_entries WHERE account_id = %s ORDER BY entry_id", account),
+            await self.rows(f"SELECT * FROM bank_allocations WHERE entry_id IN {entries} ORDER BY 1", account),
+            await self.rows("SELECT * FROM invoices WHERE tenant_id = ANY(%s) ORDER BY invoice_id", tenants),
+            await self.rows(f"SELECT * FROM payments WHERE invoice_id IN {own} ORDER BY payment_id", tenants),
+            await self.rows(f"SELECT * FROM settlements WHERE invoice_id IN {own} ORDER BY payment_id", tenants),
+            await self.rows("SELECT * FROM ledger_postings WHERE tenant_id = ANY(%s) ORDER BY entry_id, 2, 3", tenants),
+            await self.rows("SELECT * FROM outbox WHERE key = ANY(%s) ORDER BY outbox_id", tenants),
+        ]
 
     async def invoice_state(self, number: str) -> tuple[str, Decimal, Decimal]:
         """Return an invoice's status, what was paid and what is open."""

@@ -43,7 +43,9 @@ async def code_of(work: Awaitable[object]) -> str:
     return error.faults[0].code if isinstance(error, InvalidInputError) else error.code
 
 
+@pytest.mark.story
 async def test_paid_to_the_cent_with_the_reference(scene: Scene) -> None:
+    """A transfer with the creditor reference; owed 1,190.00, all came."""
     tenant = await scene.tenant()
     number = await scene.invoice(tenant, "1190.00")
     reference = creditor_reference(number)
@@ -59,9 +61,12 @@ async def test_paid_to_the_cent_with_the_reference(scene: Scene) -> None:
     # Receivable -1 190.00: the invoice's own entry is not made in this scene.
     assert await scene.ledger(tenant) == {"receivable": D("-1190.00")}
     assert await code_of(scene.confirm(entry, number)) == "already_confirmed"
+    await scene.nothing_new()
 
 
+@pytest.mark.story
 async def test_paid_short_then_the_rest(scene: Scene) -> None:
+    """400.00 come, then 600.00; owed 1,000.00."""
     number = await scene.invoice(await scene.tenant(), "1000.00")
     first, second = await scene.receive(scene.told("400.00", number), scene.told("600.00", f"Rest {number}"))
     assert (await scene.proposals(first)).proposals[0].fit is Fit.PARTIAL
@@ -75,9 +80,12 @@ async def test_paid_short_then_the_rest(scene: Scene) -> None:
         (1, "wire", "succeeded", D("400.00")),
         (2, "wire", "succeeded", D("600.00")),
     ]
+    await scene.nothing_new()
 
 
+@pytest.mark.story
 async def test_bank_fees_within_the_tolerance_are_ours(scene: Scene) -> None:
+    """15.00 of bank fees are borne, then the transfer is taken back; owed 1,000.00 again."""
     tenant = await scene.tenant()
     number = await scene.invoice(tenant, "1000.00")
     (entry,) = await scene.receive(scene.told("985.00", number))
@@ -93,9 +101,12 @@ async def test_bank_fees_within_the_tolerance_are_ours(scene: Scene) -> None:
     await scene.give_back(back, entry)
     assert await scene.invoice_state(number) == ("finalized", D(0), D("1000.00"))
     assert await scene.ledger(tenant) == {}
+    await scene.nothing_new()
 
 
+@pytest.mark.story
 async def test_paid_twice_becomes_credit(scene: Scene) -> None:
+    """The same transfer twice; owed 250.00, 250.00 become credit."""
     tenant = await scene.tenant()
     number = await scene.invoice(tenant, "250.00")
     first, second = await scene.receive(scene.told("250.00", number), scene.told("250.00", number))
@@ -110,9 +121,12 @@ async def test_paid_twice_becomes_credit(scene: Scene) -> None:
         (credit,) = await PostgresCreditLedger(connection).credits(tenant)
     assert (credit.balance, credit.grant.reason, credit.grant.kind.value) == (D("250.00"), "overpayment", "paid")
     assert await scene.ledger(tenant) == {"receivable": D("-250.00"), "customer_credit": D("-250.00")}
+    await scene.nothing_new()
 
 
+@pytest.mark.story
 async def test_one_transfer_for_three_invoices(scene: Scene) -> None:
+    """One transfer without a word; owed 100.00 + 250.50 + 49.50 = 400.00."""
     tenant = await scene.tenant()
     numbers = [await scene.invoice(tenant, amount) for amount in ("100.00", "250.50", "49.50")]
     # 100.00 + 250.50 + 49.50 = 400.00, and nobody wrote what it is for.
@@ -126,6 +140,7 @@ async def test_one_transfer_for_three_invoices(scene: Scene) -> None:
     assert [await scene.invoice_state(number) for number in numbers] == [
         ("paid", D("100.00"), D(0)), ("paid", D("250.50"), D(0)), ("paid", D("49.50"), D(0)),
     ]  # fmt: skip
+    await scene.nothing_new()
 
 
 async def test_a_wrong_reference_is_only_a_hint(scene: Scene) -> None:
@@ -138,7 +153,9 @@ async def test_a_wrong_reference_is_only_a_hint(scene: Scene) -> None:
     assert (proposal.is_exact, proposal.score) == (False, 60)
 
 
+@pytest.mark.story
 async def test_over_payment_the_rest_is_the_persons_choice(scene: Scene) -> None:
+    """100.00 too much are held and sent back; owed 900.00."""
     tenant = await scene.tenant()
     number = await scene.invoice(tenant, "900.00")
     (entry,) = await scene.receive(scene.told("1000.00", number))
@@ -155,9 +172,12 @@ async def test_over_payment_the_rest_is_the_persons_choice(scene: Scene) -> None
     await scene.give_back(back, entry)
     assert await scene.invoice_state(number) == ("paid", D("900.00"), D(0))
     assert await scene.entry_state(back) == ("done", D("100.00"))
+    await scene.nothing_new()
 
 
+@pytest.mark.story
 async def test_a_returned_transfer_opens_its_invoice_again(scene: Scene) -> None:
+    """A transfer is taken back and comes again; owed 595.00 once."""
     tenant = await scene.tenant()
     number = await scene.invoice(tenant, "595.00")
     (entry,) = await scene.receive(scene.told("595.00", number, end_to_end="E2E-4711"))
@@ -176,9 +196,12 @@ async def test_a_returned_transfer_opens_its_invoice_again(scene: Scene) -> None
     await scene.confirm(again, number)
     assert await scene.invoice_state(number) == ("paid", D("595.00"), D(0))
     assert [attempt for attempt, *_ in await scene.payments(number)] == [1, 2]
+    await scene.nothing_new()
 
 
+@pytest.mark.story
 async def test_a_return_takes_back_held_money_and_then_the_last_invoice(scene: Scene) -> None:
+    """150.00 of 350.00 are taken back; owed 100.00 of the second invoice again."""
     tenant = await scene.tenant()
     first, second = await scene.invoice(tenant, "100.00"), await scene.invoice(tenant, "200.00")
     (entry,) = await scene.receive(scene.told("350.00", "x"))
@@ -192,6 +215,7 @@ async def test_a_return_takes_back_held_money_and_then_the_last_invoice(scene: S
     # No more than is left of it: 350.00 - 150.00 = 200.00
     (more,) = await scene.receive(scene.told("-200.01", "x", is_return=True))
     assert await code_of(scene.give_back(more, entry)) == "exceeds_original"
+    await scene.nothing_new()
 
 
 async def test_credit_that_was_drawn_cannot_be_taken_back(scene: Scene) -> None:
@@ -211,7 +235,9 @@ async def test_credit_that_was_drawn_cannot_be_taken_back(scene: Scene) -> None:
     assert await scene.entry_state(back) == ("open", D(0))
 
 
+@pytest.mark.story
 async def test_foreign_currency_is_refused(scene: Scene) -> None:
+    """Money and statements in another currency; owed 123.45 USD still."""
     number = await scene.invoice(await scene.tenant(), "123.45", currency="USD")
     (entry,) = await scene.receive(scene.told("123.45", number, payer="Nobody"))
     # Named, and to the amount, but in another currency.
@@ -221,6 +247,7 @@ async def test_foreign_currency_is_refused(scene: Scene) -> None:
     assert await code_of(scene.bring(write_mt940(dollars))) == "wrong_currency"
     other = replace(dollars, account="37040044/1", currency="EUR")
     assert await code_of(scene.bring(write_camt(other))) == "unknown_account"
+    await scene.nothing_new()
 
 
 async def test_a_cut_file_leaves_nothing_behind(scene: Scene) -> None:
@@ -252,7 +279,9 @@ def csv_of(scene: Scene) -> CsvProfile:
     return replace(GERMAN, account=f"37040044/{scene.account.account_number}")
 
 
+@pytest.mark.story
 async def test_twins_are_two_entries_and_overlapping_exports_none(scene: Scene) -> None:
+    """Transfers that say the same, in exports that overlap; owed nothing, each is kept once."""
     tenant = await scene.tenant()
     # The same customer pays 50.00 twice on one day and once more on the next page of that day, without any reference.
     twin = scene.told("50.00", "Abo")
@@ -273,6 +302,7 @@ async def test_twins_are_two_entries_and_overlapping_exports_none(scene: Scene) 
     (again,) = await scene.bring(write_csv(export), profile=csv_of(scene))
     assert again.new_entries == ()
     assert tenant
+    await scene.nothing_new()
 
 
 async def test_the_same_days_in_other_words_are_refused(scene: Scene) -> None:
@@ -286,12 +316,15 @@ async def test_the_same_days_in_other_words_are_refused(scene: Scene) -> None:
     assert [row["entry_id"] for row in rows] == [entry]
 
 
+@pytest.mark.story
 async def test_one_entry_in_two_formats_is_one_by_the_banks_reference(scene: Scene) -> None:
+    """One transfer in MT940 and CAMT.053; owed nothing, it is kept once."""
     told = scene.told("50.00", "RF 18 long text of the first", bank_reference="2026100500017")
     one = scene.statement(told)
     (first,) = await scene.bring(write_mt940(one))
     (second,) = await scene.bring(write_camt(replace(one, entries=(replace(told, text="shorter"),)), version="08"))
     assert (len(first.new_entries), second.new_entries, second.gap) == (1, (), D(0))
+    await scene.nothing_new()
 
 
 async def test_a_statement_that_says_something_else_now_is_refused(scene: Scene) -> None:
@@ -302,7 +335,9 @@ async def test_a_statement_that_says_something_else_now_is_refused(scene: Scene)
         await scene.bring(write_mt940(replace(other, entries=[replace(other.entries[0], day=one.entries[0].day)])))
 
 
+@pytest.mark.story
 async def test_a_missing_statement_shows_as_a_gap_until_it_comes(scene: Scene) -> None:
+    """A statement is missing and comes late; owed nothing, a gap of 20.00 closes."""
     one, two, three = (scene.statement(scene.told(amount, "x")) for amount in ("10.00", "20.00", "30.00"))
     await scene.bring(write_mt940(one))
     (last,) = await scene.bring(write_mt940(three))
@@ -310,6 +345,7 @@ async def test_a_missing_statement_shows_as_a_gap_until_it_comes(scene: Scene) -
     assert last.gap == D("20.00")
     (between,) = await scene.bring(write_mt940(two))
     assert between.gap == 0
+    await scene.nothing_new()
 
 
 # People
@@ -348,7 +384,9 @@ async def test_two_imports_of_one_statement_at_once(scene: Scene) -> None:
     assert sum(each.is_new for each in done) == 1
 
 
+@pytest.mark.story
 async def test_rejected_and_taken_up_again(scene: Scene) -> None:
+    """Put away, taken up again and confirmed in part; owed 10.00 - 4.00 = 6.00."""
     number = await scene.invoice(await scene.tenant(), "10.00")
     (entry,) = await scene.receive(scene.told("10.00", "interest"))
     await reject_entry(entry, reason="interest of the bank", desk=scene.desk, clock=scene.clock, by="ada")
@@ -358,6 +396,7 @@ async def test_rejected_and_taken_up_again(scene: Scene) -> None:
     await scene.confirm(entry, (number, "4.00"))
     with pytest.raises(PartlyConfirmedError):
         await reject_entry(entry, reason="", desk=scene.desk, clock=scene.clock, by="ada")
+    await scene.nothing_new()
 
 
 async def test_wishes_that_cannot_be(scene: Scene) -> None:
@@ -382,7 +421,9 @@ async def test_wishes_that_cannot_be(scene: Scene) -> None:
         await reject_entry("bent_nothing", reason="", desk=scene.desk, clock=scene.clock, by="ada")
 
 
+@pytest.mark.story
 async def test_an_invoice_that_is_being_charged_waits(scene: Scene) -> None:
+    """A transfer for an invoice that is being charged; owed 10.00, paid once the charge failed."""
     tenant = await scene.tenant()
     number = await scene.invoice(tenant, "10.00")
     (entry,) = await scene.receive(scene.told("10.00", number))
@@ -399,9 +440,12 @@ async def test_an_invoice_that_is_being_charged_waits(scene: Scene) -> None:
         await connection.execute("UPDATE payments SET status = 'failed' WHERE payment_id = %s", (f"pay_{number}",))
     await scene.confirm(entry, number)
     assert await scene.payments(number) == [(1, "stripe", "failed", D(10)), (2, "wire", "succeeded", D("10.00"))]
+    await scene.nothing_new()
 
 
+@pytest.mark.story
 async def test_what_leaves_no_doubt_may_confirm_itself(scene: Scene) -> None:
+    """Four transfers of which one leaves no doubt; owed 20.00 and 31.00 still, 10.00 are paid."""
     tenant = await scene.tenant()
     sure, short, unnamed = [await scene.invoice(tenant, amount) for amount in ("10.00", "20.00", "31.00")]
     entries = await scene.receive(
@@ -419,6 +463,7 @@ async def test_what_leaves_no_doubt_may_confirm_itself(scene: Scene) -> None:
         ("finalized", D(0), D("20.00")), ("finalized", D(0), D("31.00")),
     ]  # fmt: skip
     assert await confirm_exact(desk=scene.desk, clock=scene.clock, tolerances={}, only=set(entries)) == []
+    await scene.nothing_new()
 
 
 # What the store itself refuses, whoever writes

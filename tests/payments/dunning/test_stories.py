@@ -80,6 +80,13 @@ class Scene:
         self.provider.now = self.clock.now()
         await run_dunning(book=self.book, charge_again=self.provider, schedules=SCHEDULES, clock=self.clock)
 
+    async def nothing_new(self) -> None:
+        """Look twice more at the same moment, and hold that nothing was done, told or charged."""
+        before = self.record()
+        await self.look()
+        await self.look()
+        assert self.record() == before
+
     def record(self) -> Any:
         return self.steps(), len(self.book.mails), list(self.provider.charged), list(self.book.history)
 
@@ -94,7 +101,9 @@ class Scene:
         return [f"{when:%m-%d} {stage.value}" for _, _, stage, when in self.book.history]
 
 
+@pytest.mark.story
 async def test_two_soft_declines_and_then_the_card_works() -> None:
+    """Declined, retried twice, then paid; owed 119.00, asked for until it came."""
     scene = Scene()
     scene.decline("insufficient_funds")
     scene.provider.answers = [(FAILED, "insufficient_funds"), (PROCESSING, "")]
@@ -110,9 +119,12 @@ async def test_two_soft_declines_and_then_the_card_works() -> None:
     assert scene.book.events == []
     (step, mail, _) = scene.book.mails[0]
     assert (step, mail.amount_open, mail.next_on) == ("payment_failed-1", "119.00", "2026-10-23")
+    await scene.nothing_new()
 
 
+@pytest.mark.story
 async def test_a_hard_decline_is_not_tried_again_and_ends_in_suspension() -> None:
+    """A stolen card, reminders, a suspension, another card; owed 119.00, charged once."""
     scene = Scene()
     scene.decline("stolen_card")
     await scene.live_until(at("11-30"))
@@ -140,9 +152,12 @@ async def test_a_hard_decline_is_not_tried_again_and_ends_in_suspension() -> Non
     await scene.live_until(at("12-31"))
     assert scene.book.events == [("acme", "account.suspended"), ("acme", "account.restored")]
     assert scene.stages()[-1] == "12-01 current"
+    await scene.nothing_new()
 
 
+@pytest.mark.story
 async def test_a_payer_who_never_authenticates_burns_no_retry() -> None:
+    """3-D Secure is abandoned twice; owed 119.00, and no retry is lost."""
     scene = Scene()
     action = attempt_of(scene.invoice, PaymentStatus.REQUIRES_ACTION, "", ISSUED)
     scene.change(replace(scene.invoice, attempts=(action,)))
@@ -159,9 +174,12 @@ async def test_a_payer_who_never_authenticates_burns_no_retry() -> None:
     # The second retry was for 30 October, the third for 6 November: both are still there.
     assert scene.steps()[2:] == ["10-30 retry-2 failed", "11-05 reminder-1", "11-06 retry-3 failed"]
     assert [amount for _, amount in scene.provider.charged] == [D("119.00")] * 3
+    await scene.nothing_new()
 
 
+@pytest.mark.story
 async def test_who_pays_by_transfer_is_reminded_and_nothing_else() -> None:
+    """A transfer that never comes; owed 119.00, asked for four times."""
     scene = Scene()
     scene.change(replace(scene.invoice, tier="enterprise", method_saved_at=None))
     await scene.live_until(datetime(2027, 2, 1, tzinfo=UTC))
@@ -169,9 +187,12 @@ async def test_who_pays_by_transfer_is_reminded_and_nothing_else() -> None:
     assert {mail.reference for _, mail, _ in scene.book.mails} == {"RF21 MB20 2600 0001"}
     assert scene.stages() == ["11-05 grace", "11-12 past_due"]
     assert (scene.provider.charged, scene.book.events) == ([], [])
+    await scene.nothing_new()
 
 
+@pytest.mark.story
 async def test_a_part_stops_nothing_but_is_not_asked_for_again() -> None:
+    """50.00 come by transfer between retries; owed 119.00, then 69.00."""
     scene = Scene()
     scene.decline("insufficient_funds")
     await scene.live_until(at("10-21"))
@@ -189,10 +210,13 @@ async def test_a_part_stops_nothing_but_is_not_asked_for_again() -> None:
     scene.pay("69.00")
     await scene.live_until(at("12-31"))
     assert scene.stages()[-1] == "11-20 current"
+    await scene.nothing_new()
 
 
 @pytest.mark.parametrize(("hour", "events"), [(7, []), (12, ["account.suspended", "account.restored"])])
+@pytest.mark.story
 async def test_paid_on_the_day_of_the_suspension(hour: int, events: list[str]) -> None:
+    """Paid before or after the hour of the suspension; owed 119.00, restored if it was suspended."""
     scene = Scene()
     scene.decline("stolen_card")
     await scene.live_until(at("11-26", hour))  # suspension is due at 09:00
@@ -200,16 +224,22 @@ async def test_paid_on_the_day_of_the_suspension(hour: int, events: list[str]) -
     await scene.live_until(at("12-31"))
     assert [event for _, event in scene.book.events] == events
     assert scene.book.stages["acme"] is Stage.CURRENT
+    await scene.nothing_new()
 
 
+@pytest.mark.story
 async def test_a_chargeback_after_the_payment_starts_nothing() -> None:
+    """Paid, then charged back; owed nothing, nobody is reminded."""
     scene = Scene()
     scene.pay("119.00")  # the invoice stays paid, whatever the bank says later (invoicing/record_money_back.py)
     await scene.live_until(at("12-31"))
     assert (scene.steps(), scene.stages(), scene.book.mails) == ([], [], [])
+    await scene.nothing_new()
 
 
+@pytest.mark.story
 async def test_a_transfer_that_was_taken_back_goes_on_where_it_was() -> None:
+    """A transfer is taken back; owed 119.00 again, reminders go on."""
     scene = Scene()
     scene.change(replace(scene.invoice, method_saved_at=None))
     await scene.live_until(at("11-06"))
@@ -219,9 +249,12 @@ async def test_a_transfer_that_was_taken_back_goes_on_where_it_was() -> None:
     await scene.live_until(at("11-30"))
     assert scene.steps() == ["11-01 upcoming-1", "11-05 reminder-1", "11-14 reminder-2", "11-24 final_notice-1"]
     assert scene.stages() == ["11-05 grace", "11-06 current", "11-12 past_due"]
+    await scene.nothing_new()
 
 
+@pytest.mark.story
 async def test_what_was_paused_comes_later_by_as_much() -> None:
+    """Dunning is paused for 18 days; owed 119.00, every step comes as much later."""
     scene = Scene()
     scene.decline("stolen_card")
     await scene.live_until(at("11-06"))
@@ -232,9 +265,12 @@ async def test_what_was_paused_comes_later_by_as_much() -> None:
     await scene.live_until(datetime(2027, 1, 1, tzinfo=UTC))
     # reminder-2 was planned for 12 November and came on the 30th, 18 days late: 19 + 18 and 26 + 18 November
     assert scene.steps()[5:] == ["11-30 reminder-2", "12-07 final_notice-1", "12-14 suspension-1"]
+    await scene.nothing_new()
 
 
+@pytest.mark.story
 async def test_two_invoices_make_the_account_as_bad_as_the_worse() -> None:
+    """Two invoices, the worse one is paid; owed 119.00 of the other, restored but in grace."""
     scene = Scene()
     scene.decline("stolen_card")
     second = replace(scene.invoice, invoice_id="inv_2", number="MB-2026-000002", due_at=DUE + timedelta(days=20))
@@ -245,9 +281,12 @@ async def test_two_invoices_make_the_account_as_bad_as_the_worse() -> None:
     # The first is paid, the second became overdue on the 25th: restored, but not current.
     assert scene.book.events == [("acme", "account.suspended"), ("acme", "account.restored")]
     assert scene.book.stages["acme"] is Stage.GRACE
+    await scene.nothing_new()
 
 
+@pytest.mark.story
 async def test_a_retry_whose_outcome_is_unknown_is_asked_for_again_and_charged_once() -> None:
+    """A retry's answer is lost; owed 119.00, charged once."""
     scene = Scene()
     scene.decline("insufficient_funds")
     inner, down = scene.provider, [True]
@@ -276,3 +315,4 @@ async def test_a_retry_whose_outcome_is_unknown_is_asked_for_again_and_charged_o
     await scene.look()
     assert scene.steps()[-1] == "10-23 retry-1 processing"
     assert len(inner.charged) == 1
+    await scene.nothing_new()
