@@ -40,6 +40,17 @@ def read_key(request: Request) -> str | None:
     return key
 
 
+def need_key(request: Request, what: str) -> str:
+    """Return the Idempotency-Key of what may not be done twice because a client asked again after a timeout.
+
+    Raises `InvalidInputError` (`missing_idempotency_key`, `invalid_idempotency_key`).
+    """
+    key = read_key(request)
+    if key is None:
+        raise InvalidInputError([Fault("missing_idempotency_key", f"{what} needs an Idempotency-Key", KEY_HEADER)])
+    return key
+
+
 def check_aware(instant: datetime, name: str) -> datetime:
     """Return the instant; raises `InvalidInputError` (`no_time_zone`) if it names no zone."""
     if instant.tzinfo is None:

@@ -108,6 +108,25 @@ class PaymentDesk(Protocol):
         """
         ...
 
+    async def find_note_refund(self, reference: str) -> dict[str, Any]:
+        """Return how the refund of a credit note stands; raises `NotFoundError` where its value is a credit."""
+        ...
+
+    async def refund_note(self, reference: str, *, requested_by: str) -> dict[str, Any]:
+        """Refund a credit note whose credit is unused, or try again what failed; what is done stays as it is.
+
+        Raises `NotFoundError`, `InvalidInputError` (`nothing_paid`, `not_refundable`), `ConflictError` (`credit_used`).
+        """
+        ...
+
+    async def credit_note_after_all(self, reference: str) -> dict[str, Any]:
+        """Give as a credit what could not be refunded; raises `NotFoundError`, `ConflictError` (`refund_under_way`)."""
+        ...
+
+    async def list_owed_refunds(self) -> list[dict[str, Any]]:
+        """Return the credit notes whose refund failed and was not tried again, the oldest first."""
+        ...
+
     async def list_disputes(self) -> list[dict[str, Any]]:
         """Return disputes that wait for evidence or a decision, the nearest deadline first."""
         ...
@@ -132,6 +151,22 @@ class InvoiceDesk(Protocol):
         self, reference: str, *, amount: Decimal | None, lines: dict[int, Decimal | None], reason: str, key: str
     ) -> dict[str, Any]:
         """Give part of an invoice back; the same key gives back once."""
+        ...
+
+    async def credit_and_refund(
+        self,
+        reference: str,
+        *,
+        amount: Decimal | None,
+        lines: dict[int, Decimal | None],
+        reason: str,
+        key: str,
+        requested_by: str,
+    ) -> dict[str, Any]:
+        """Give part of an invoice back through its payments in place of a credit; `refund` says how that stands.
+
+        Refused with nothing done: `nothing_paid`, `not_refundable`.
+        """
         ...
 
     async def void(self, reference: str, *, reason: str) -> dict[str, Any]:

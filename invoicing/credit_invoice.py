@@ -31,16 +31,20 @@ class CreditWish:
     """What is to be given back, with tax: an amount of the whole, or of lines by position (None: all that is left).
 
     Neither: all that is left of the invoice. A line is given back with what coupons took off it, and with all lines of
-    its charge where the charge has a discount or a maximum of its own.
+    its charge where the charge has a discount or a maximum of its own. `is_refunded`: what was paid goes back through
+    its payments in place of a credit, which whoever calls sees to in the same transaction.
     """
 
     amount: Decimal | None = None
     lines: Mapping[int, Decimal | None] = field(default_factory=dict)
+    is_refunded: bool = False
 
     def as_document(self) -> dict[str, Any]:
         """Return it as JSON."""
         lines = {str(at): None if amount is None else plain(amount) for at, amount in sorted(self.lines.items())}
-        return {"amount": None if self.amount is None else plain(self.amount), "lines": lines}
+        asked = {"amount": None if self.amount is None else plain(self.amount), "lines": lines}
+        # Only where it is so: what was asked for before there were refunds stays what it was.
+        return {**asked, "is_refunded": True} if self.is_refunded else asked
 
 
 async def credit_invoice(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import psycopg
 from psycopg_pool import PoolTimeout
@@ -30,16 +30,36 @@ from invoicing.show_invoice import ShownInvoice, show_invoice
 from invoicing.terms import Terms
 from invoicing.void_invoice import void_invoice
 from invoicing.write_off_invoice import write_off_invoice
-from runtime.postgres import Pool, create_pool
+from runtime.postgres import Connection, Pool, create_pool, join
 from runtime.settings import Settings
 
 Document = dict[str, Any]
 
 
+@runtime_checkable
+class NoteRefunds(Protocol):
+    """Gives the paid value of credit notes back through the payments it came from."""
+
+    async def refund_note(self, connection: Connection, credit_note_id: str, *, requested_by: str) -> Document:
+        """Write the refund down in the caller's transaction, once per note, and return it as it stands.
+
+        Raises `InvalidInputError` (`nothing_paid`, `not_refundable`).
+        """
+        ...
+
+
 class InvoiceDesk:
     """The verbs over one pool; `terms` is called when they are first needed, for reading them takes its time."""
 
-    def __init__(self, pool: Pool, usage: UsageReader, terms: Callable[[], Terms], clock: Clock) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        usage: UsageReader,
+        terms: Callable[[], Terms],
+        clock: Clock,
+        refunds: NoteRefunds | None = None,
+    ) -> None:
+        self._pool, self._refunds = pool, refunds
         self._books, self._drafts = PostgresBooks(pool), PostgresDrafts(pool)
         self._usage, self._terms, self._clock = usage, terms, clock
 
@@ -76,6 +96,33 @@ class InvoiceDesk:
             )
         return standing_document(made)
 
+    async def credit_and_refund(
+        self,
+        reference: str,
+        *,
+        amount: Decimal | None,
+        lines: dict[int, Decimal | None],
+        reason: str,
+        key: str,
+        requested_by: str,
+    ) -> Document:
+        """Give part of an invoice back through its payments, in place of a credit; all of it in one transaction."""
+        if self._refunds is None:
+            raise UnavailableError("nothing is refunded by this process")
+        wish = CreditWish(amount, lines, is_refunded=True)
+        async with _answering(), self._pool.connection() as connection, connection.transaction():
+            made = await credit_invoice(
+                reference,
+                wish,
+                reason=reason,
+                key=key,
+                books=PostgresBooks(join(connection)),
+                terms=self._terms(),
+                clock=self._clock,
+            )
+            refund = await self._refunds.refund_note(connection, made.invoice_id, requested_by=requested_by)
+        return {**standing_document(made), "refund": refund}
+
     async def void(self, reference: str, *, reason: str) -> Document:
         """Void an invoice; see `void_invoice`."""
         async with _answering():
@@ -111,8 +158,10 @@ class InvoiceDesk:
 
 
 @asynccontextmanager
-async def open_invoice_desk(settings: Settings, pool: Pool | None = None) -> AsyncIterator[InvoiceDesk]:
-    """Open the desk on the settings' stores; a caller's pool stays open."""
+async def open_invoice_desk(
+    settings: Settings, pool: Pool | None = None, refunds: NoteRefunds | None = None
+) -> AsyncIterator[InvoiceDesk]:
+    """Open the desk on the settings' stores; a caller's pool stays open. Without `refunds`, nothing is refunded."""
     usage, read = ClickHouseUsage(settings), list[Terms]()
 
     def terms() -> Terms:
@@ -122,10 +171,10 @@ async def open_invoice_desk(settings: Settings, pool: Pool | None = None) -> Asy
 
     try:
         if pool is not None:
-            yield InvoiceDesk(pool, usage, terms, SystemClock())
+            yield InvoiceDesk(pool, usage, terms, SystemClock(), refunds)
             return
         async with create_pool(settings, max_size=2) as own:
-            yield InvoiceDesk(own, usage, terms, SystemClock())
+            yield InvoiceDesk(own, usage, terms, SystemClock(), refunds)
     finally:
         await usage.close()
 

@@ -20,7 +20,7 @@ from invoicing.adapters.postgres_numbers import PostgresNumbers
 from invoicing.adapters.postgres_register import PostgresRegister
 from invoicing.check_numbers import check_numbers
 from invoicing.domain.snapshot import money_text
-from invoicing.invoice_desk import Document, InvoiceDesk, open_invoice_desk, standing_document
+from invoicing.invoice_desk import Document, InvoiceDesk, NoteRefunds, open_invoice_desk, standing_document
 from invoicing.issue_one_time import OneTimeItem
 from invoicing.show_invoice import ShownInvoice
 from rating.domain.fields import parse_amount
@@ -61,6 +61,7 @@ def one_time(
 
 
 def credit(
+    context: typer.Context,
     number: Number,
     reason: Reason,
     amount: Annotated[str | None, typer.Option(help="How much, with tax; without it, all that is left.")] = None,
@@ -69,12 +70,28 @@ def credit(
         typer.Option(metavar="POSITION[=AMOUNT]", help="Only of this line; more than one may be named."),
     ] = None,
     key: Annotated[str | None, typer.Option(help="Gives back once per key; without one, once per same wish.")] = None,
+    refund: Annotated[
+        bool, typer.Option("--refund", help="What was paid goes back through its payments, in place of a credit.")
+    ] = False,
+    by: Annotated[str, typer.Option(help="Who asks for the refund.")] = "meterbook",
     as_json: AsJson = False,
 ) -> None:
     """Give back part of an invoice, or all of it, by a credit note; what was billed stays billed."""
     wished = None if amount is None else _read_amount(amount, "amount")
     lines = dict(read_line(text) for text in line or ())
-    named = key or derive_id("key", number, reason, amount or "", *sorted(line or ()))
+    named = key or derive_id("key", number, reason, amount or "", *sorted(line or ()), *(["refund"] if refund else []))
+    if refund:
+        made = _at_desk(
+            lambda desk: desk.credit_and_refund(
+                number, amount=wished, lines=lines, reason=reason, key=named, requested_by=by
+            ),
+            _refunds_of(context),
+        )
+        _print([made], as_json=as_json)
+        if not as_json:
+            back = made["refund"]
+            typer.echo(f"{back['amount']} {back['currency']} to be refunded: {back['status']}")
+        return
     made = _at_desk(lambda desk: desk.credit(number, amount=wished, lines=lines, reason=reason, key=named))
     _print([made], as_json=as_json)
 
@@ -192,12 +209,17 @@ def register(app: typer.Typer) -> None:
     app.command()(consolidate)
 
 
-def _at_desk(call: Callable[[InvoiceDesk], Awaitable[T]]) -> T:
+def _refunds_of(context: typer.Context) -> NoteRefunds | None:
+    given = context.find_root().obj
+    return given if isinstance(given, NoteRefunds) else None
+
+
+def _at_desk(call: Callable[[InvoiceDesk], Awaitable[T]], refunds: NoteRefunds | None = None) -> T:
     settings = load_settings()
     configure_logs(settings, "invoice")
 
     async def run() -> T:
-        async with open_invoice_desk(settings) as desk:
+        async with open_invoice_desk(settings, refunds=refunds) as desk:
             return await call(desk)
 
     return asyncio.run(run())

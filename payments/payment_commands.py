@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, TypeVar
 
@@ -17,7 +17,7 @@ from payments.adapters.postgres_store import PostgresPayments
 from payments.domain.history import PaymentChange
 from payments.domain.refund import Refund
 from payments.open_providers import open_providers
-from payments.payment_desk import change_fields, refund_fields
+from payments.payment_desk import PaymentDesk, change_fields, refund_fields
 from payments.refund_payment import RefundRequest, refund_payment
 from payments.sync_catalogue import Synced, sync_catalogue
 from runtime.postgres import create_pool
@@ -45,6 +45,31 @@ def refund(
     typer.echo(f"{done.refund_id}: {done.amount} of {done.payment_id} {done.status.value}")
     if done.failure_code:
         typer.echo(f"  {done.failure_code}: {done.failure_reason or ''}")
+
+
+@app.command("refund-note")
+def refund_note(
+    note: Annotated[str, typer.Argument(help="The credit note's number or id.")],
+    by: Annotated[str, typer.Option(help="Who asks for it.")],
+    as_credit: Annotated[
+        bool, typer.Option("--as-credit", help="Give what could not be refunded as a credit instead.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Refund a credit note whose credit is unused, or try again what failed."""
+
+    async def ask(desk: PaymentDesk) -> dict[str, Any]:
+        if as_credit:
+            return await desk.credit_note_after_all(note)
+        return await desk.refund_note(note, requested_by=by)
+
+    _print_notes([_run(_at_desk(load_settings(), ask))], as_json=as_json)
+
+
+@app.command("refunds-owed")
+def refunds_owed(as_json: AsJson = False) -> None:
+    """Print the credit notes whose refund failed, the oldest first: `refund-note` tries again or gives a credit."""
+    _print_notes(_run(_at_desk(load_settings(), lambda desk: desk.list_owed_refunds())), as_json=as_json)
 
 
 @app.command("history")
@@ -87,6 +112,25 @@ def sync(as_json: AsJson = False) -> None:
     typer.echo(f"{done.products} products ({len(done.products_changed)} changed), {done.prices} prices")
     for key in done.prices_added:
         typer.echo(f"  new price {key}")
+
+
+def _print_notes(notes: list[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(notes, indent=2))
+        return
+    for note in notes:
+        owed = f", {note['owed']} owed" if note["status"] == "owed" else ""
+        typer.echo(f"{note['number']}  {note['amount']} {note['currency']}  {note['status']}{owed}")
+        for part in note["refunds"]:
+            failed = f" [{part['failure_code']}]" if part["failure_code"] else ""
+            typer.echo(f"  {part['refund_id']}  {part['amount']} of {part['payment_id']}  {part['status']}{failed}")
+    if not notes:
+        typer.echo("nothing is owed")
+
+
+async def _at_desk(settings: Settings, ask: Callable[[PaymentDesk], Awaitable[T]]) -> T:
+    async with create_pool(settings, max_size=1) as pool:
+        return await ask(PaymentDesk(pool, SystemClock()))
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

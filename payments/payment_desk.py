@@ -11,22 +11,25 @@ from typing import Any
 from core.clock import Clock
 from core.errors import NotFoundError
 from core.period import format_instant
+from payments.adapters.postgres_note_refunds import PostgresNoteRefunds
 from payments.adapters.postgres_store import PostgresPayments
 from payments.domain.dispute import Dispute
 from payments.domain.history import PaymentChange
+from payments.domain.note_refund import NoteRefund
 from payments.domain.refund import Refund
+from payments.refund_credit_note import credit_after_all, refund_credit_note
 from payments.refund_payment import RefundRequest, open_refund
-from runtime.postgres import Pool
+from runtime.postgres import Connection, Pool
 
 # Whose payments `payment-upkeep` can refund.
-REFUNDABLE = frozenset({"stripe", "paypal"})
+REFUNDABLE = ("paypal", "stripe")
 
 
 class PaymentDesk:
     """Implements `api.ports.PaymentDesk`."""
 
     def __init__(self, pool: Pool, clock: Clock) -> None:
-        self._store, self._clock = PostgresPayments(pool), clock
+        self._pool, self._store, self._clock = pool, PostgresPayments(pool), clock
 
     async def list_payments(
         self, *, tenant: str | None, invoice: str | None, status: str | None, limit: int, starting_after: str | None
@@ -62,9 +65,69 @@ class PaymentDesk:
                 await unit.schedule_refund_check(refund.refund_id, 0, self._clock.now())
         return refund_fields(refund)
 
+    async def find_note_refund(self, reference: str) -> dict[str, Any]:
+        """Return how the refund of a credit note stands; raises `NotFoundError` where its value is a credit."""
+        async with self._pool.connection() as connection:
+            found = await PostgresNoteRefunds(connection).find_note(reference)
+        if found is None or not found.amount:
+            raise NotFoundError(f"no credit note {reference[:80]!r} is refunded")
+        return note_refund_fields(found)
+
+    async def refund_note(self, reference: str, *, requested_by: str) -> dict[str, Any]:
+        """Refund a credit note whose credit is unused, or try again what failed."""
+        async with self._pool.connection() as connection, connection.transaction():
+            desk = NoteRefundDesk(self._clock, is_again=True)
+            return await desk.refund_note(connection, reference, requested_by=requested_by)
+
+    async def credit_note_after_all(self, reference: str) -> dict[str, Any]:
+        """Give as a credit what could not be refunded of a credit note."""
+        async with self._pool.connection() as connection, connection.transaction():
+            done = await credit_after_all(reference, unit=PostgresNoteRefunds(connection), clock=self._clock)
+        return note_refund_fields(done)
+
+    async def list_owed_refunds(self) -> list[dict[str, Any]]:
+        """Return the credit notes whose refund failed and was not tried again, the oldest first."""
+        async with self._pool.connection() as connection:
+            return [note_refund_fields(one) for one in await PostgresNoteRefunds(connection).owed()]
+
     async def list_disputes(self) -> list[dict[str, Any]]:
         """Return disputes that wait for evidence or a decision, the nearest deadline first."""
         return await self._store.open_disputes()
+
+
+class NoteRefundDesk:
+    """Implements `invoicing.invoice_desk.NoteRefunds`; with `is_again` what failed is tried again."""
+
+    def __init__(self, clock: Clock, *, is_again: bool = False) -> None:
+        self._clock, self._is_again = clock, is_again
+
+    async def refund_note(self, connection: Connection, credit_note_id: str, *, requested_by: str) -> dict[str, Any]:
+        """Write the refund of a credit note down in the caller's transaction."""
+        unit = PostgresNoteRefunds(connection)
+        done = await refund_credit_note(
+            credit_note_id,
+            requested_by=requested_by,
+            unit=unit,
+            refundable=REFUNDABLE,
+            clock=self._clock,
+            is_again=self._is_again,
+        )
+        return note_refund_fields(done)
+
+
+def note_refund_fields(refund: NoteRefund) -> dict[str, Any]:
+    """Return how a credit note's refund stands, as JSON shows it."""
+    return {
+        "credit_note_id": refund.credit_note_id,
+        "number": refund.number,
+        "tenant_id": refund.tenant_id,
+        "status": refund.status.value,
+        "amount": f"{refund.amount:f}",
+        "currency": refund.currency,
+        "owed": f"{refund.owed:f}",
+        "credited": f"{refund.credited:f}",
+        "refunds": [refund_fields(part) for part in refund.refunds],
+    }
 
 
 def refund_fields(refund: Refund) -> dict[str, Any]:

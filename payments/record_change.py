@@ -11,12 +11,14 @@ from payments.domain.payment import Payment
 from payments.domain.refund import Refund
 from payments.ports import PaymentUnit
 
+_Subject = Payment | Refund | Dispute
+
 
 async def record_opening(unit: PaymentUnit, payment: Payment, now: datetime, cause: Cause) -> bool:
     """Write a new payment and the first entry of its history; False if it or another live one of the invoice exists."""
     if not await unit.insert_payment(payment, now):
         return False
-    await unit.note_change(_change_of(payment, None, now, cause))
+    await _note(unit, Subject.PAYMENT, payment.payment_id, None, payment, now, cause)
     return True
 
 
@@ -28,8 +30,7 @@ async def record_change(unit: PaymentUnit, before: Payment, after: Payment, now:
     if after == before:
         return
     await unit.update_payment(after, now)
-    if after.status is not before.status:
-        await unit.note_change(_change_of(after, before.status.value, now, cause))
+    await _note(unit, Subject.PAYMENT, after.payment_id, before, after, now, cause)
     announcement = announce_change(before.status, after, now)
     if announcement is not None:
         await unit.announce(announcement, now)
@@ -42,21 +43,7 @@ async def record_refund_change(
     if after == before:
         return
     await unit.save_refund(after, now)
-    if before is None or after.status is not before.status:
-        await unit.note_change(
-            PaymentChange(
-                subject=Subject.REFUND,
-                subject_id=after.refund_id,
-                payment_id=after.payment_id,
-                tenant_id=after.tenant_id,
-                before=None if before is None else before.status.value,
-                after=after.status.value,
-                cause=cause,
-                changed_at=now,
-                code=after.failure_code,
-                reason=after.failure_reason,
-            )
-        )
+    await _note(unit, Subject.REFUND, after.refund_id, before, after, now, cause)
     announcement = announce_refund(None if before is None else before.status, after, now)
     if announcement is not None:
         await unit.announce(announcement, now)
@@ -69,34 +56,36 @@ async def record_dispute_change(
     if after == before:
         return
     await unit.save_dispute(after, now)
-    if before is None or after.status is not before.status:
-        await unit.note_change(
-            PaymentChange(
-                subject=Subject.DISPUTE,
-                subject_id=after.dispute_id,
-                payment_id=after.payment_id,
-                tenant_id=after.tenant_id,
-                before=None if before is None else before.status.value,
-                after=after.status.value,
-                cause=cause,
-                changed_at=now,
-                code=after.reason,
-            )
-        )
+    await _note(unit, Subject.DISPUTE, after.dispute_id, before, after, now, cause)
     for announcement in announce_dispute(None if before is None else before.status, after, now):
         await unit.announce(announcement, now)
 
 
-def _change_of(payment: Payment, before: str | None, now: datetime, cause: Cause) -> PaymentChange:
-    return PaymentChange(
-        subject=Subject.PAYMENT,
-        subject_id=payment.payment_id,
-        payment_id=payment.payment_id,
-        tenant_id=payment.tenant_id,
-        before=before,
-        after=payment.status.value,
-        cause=cause,
-        changed_at=now,
-        code=payment.failure_code,
-        reason=payment.failure_reason,
+async def _note(
+    unit: PaymentUnit,
+    subject: Subject,
+    subject_id: str,
+    before: _Subject | None,
+    after: _Subject,
+    now: datetime,
+    cause: Cause,
+) -> None:
+    """Add what changed to the payment's history; nothing where the status is as it was."""
+    if before is not None and after.status is before.status:
+        return
+    # A dispute has no failure, but the bank's reason for it.
+    code, reason = (after.reason, None) if isinstance(after, Dispute) else (after.failure_code, after.failure_reason)
+    await unit.note_change(
+        PaymentChange(
+            subject=subject,
+            subject_id=subject_id,
+            payment_id=after.payment_id,
+            tenant_id=after.tenant_id,
+            before=None if before is None else before.status.value,
+            after=after.status.value,
+            cause=cause,
+            changed_at=now,
+            code=code,
+            reason=reason,
+        )
     )

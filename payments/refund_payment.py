@@ -15,7 +15,7 @@ from core.errors import BrokenInvariantError, ConflictError, Fault, InvalidInput
 from core.money import Money, round_to_minor
 from payments.charge_invoice import KEY_LIFE
 from payments.domain.card_data import refuse_card_numbers
-from payments.domain.dispute import DisputeStatus
+from payments.domain.dispute import HELD
 from payments.domain.history import Cause, CauseKind
 from payments.domain.payment import PROVIDER_ERROR, Payment, PaymentStatus, Refusal
 from payments.domain.refund import Refund, RefundOutcome, RefundStatus, left_to_refund, record_refund, refund_id_of
@@ -136,8 +136,7 @@ async def _open_refund(
 async def _amount_of(unit: PaymentUnit, payment: Payment, request: RefundRequest) -> Money:
     if payment.status is not PaymentStatus.SUCCEEDED:
         raise _refuse("not_settled", f"{payment.payment_id} is {payment.status.value}, no money came", "payment_id")
-    held = {DisputeStatus.OPENED, DisputeStatus.LOST}
-    if any(dispute.status in held for dispute in await unit.disputes_of(payment.payment_id)):
+    if any(dispute.status in HELD for dispute in await unit.disputes_of(payment.payment_id)):
         # Stripe refuses it too (error code charge_disputed): the bank has taken the money already.
         raise _refuse("disputed", f"the payer's bank holds the money of {payment.payment_id}", "payment_id")
     left = left_to_refund(payment, await unit.refunds_of(payment.payment_id))

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from core.clock import SystemClock
 from core.errors import InvalidInputError, MeterbookError
 from runtime.processes.worker_table import STREAM_WORKERS, load_consumers
 from runtime.settings import load_settings, mask_password
@@ -147,8 +148,11 @@ def _run(work: Any) -> Any:
 def main() -> None:
     """Entry point of the `meterbook` command."""
     _mount_stages()
+    from payments.payment_desk import NoteRefundDesk
+
     try:
-        app()
+        # `invoice credit --refund` gives back through payments, which invoicing does not know.
+        app(obj=NoteRefundDesk(SystemClock()))
     except InvalidInputError as refused:
         for fault in refused.faults:
             sys.stderr.write(f"refused: {fault}\n")

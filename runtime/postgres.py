@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
 
 from psycopg import AsyncConnection, OperationalError
 from psycopg.rows import DictRow, dict_row
@@ -56,6 +58,23 @@ def create_pool(settings: Settings, *, max_size: int = 8) -> Pool:
         open=False,
         check=_check,
     )
+
+
+class _OneConnection:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @asynccontextmanager
+    async def connection(self, timeout: float | None = None) -> AsyncIterator[Connection]:
+        yield self._connection
+
+
+def join(connection: Connection) -> Pool:
+    """Return what stands for a pool where verbs of several stages are to be one transaction.
+
+    Whoever asks it for a connection gets the caller's, and transactions begun there are savepoints of the caller's.
+    """
+    return cast(Pool, _OneConnection(connection))
 
 
 async def _check(connection: Connection) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
 from api.dependencies import Dependencies
-from api.json_body import read_json, read_key
+from api.json_body import need_key, read_json, read_key
 from api.ports import InvoiceDesk
 from api.problems import respond_json
 from core.errors import Fault, InvalidInputError, UnavailableError
@@ -37,11 +37,15 @@ class InvoiceBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class CreditBody(msgspec.Struct, forbid_unknown_fields=True):
-    """What is to be given back, with tax: an amount of the whole, or of lines by position (null: all that is left)."""
+    """What is to be given back, with tax: an amount of the whole, or of lines by position (null: all that is left).
+
+    With `refund`, what was paid goes back through its payments in place of a credit.
+    """
 
     reason: str
     amount: Decimal | None = None
     lines: dict[str, Decimal | None] = {}
+    refund: bool = False
 
 
 class ReasonBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -73,11 +77,18 @@ def create_invoice_change_router(dependencies: Dependencies, prefix: str) -> API
 
     @router.post("/invoices/{reference}/credit-notes", status_code=201)
     async def credit_invoice(request: Request, reference: _REFERENCE) -> Response:
-        """Give part of an invoice back, or all that is left of it; once per Idempotency-Key."""
+        """Give part of an invoice back, or all that is left of it; once per Idempotency-Key.
+
+        With `refund`, the answer's `refund` says how that stands; it needs an Idempotency-Key.
+        """
         body = await read_json(request, CreditBody)
-        key = read_key(request) or dependencies.make_id()
+        key = need_key(request, "a refund") if body.refund else read_key(request) or dependencies.make_id()
         lines = {_position(name): amount for name, amount in body.lines.items()}
-        note = await _desk(dependencies).credit(reference, amount=body.amount, lines=lines, reason=body.reason, key=key)
+        wish: dict[str, Any] = {"amount": body.amount, "lines": lines, "reason": body.reason, "key": key}
+        if body.refund:
+            made = await _desk(dependencies).credit_and_refund(reference, **wish, requested_by="api")
+            return respond_json(made, 201)
+        note = await _desk(dependencies).credit(reference, **wish)
         return respond_json(note, 201)
 
     @router.post("/invoices/{reference}/void")

@@ -10,10 +10,10 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from api.dependencies import Dependencies
-from api.json_body import KEY_HEADER, read_json, read_key
+from api.json_body import need_key, read_json
 from api.ports import PaymentDesk
 from api.problems import respond_json
-from core.errors import Fault, InvalidInputError, UnavailableError
+from core.errors import UnavailableError
 from core.ids import TENANT_PATTERN
 
 _ID = r"^[A-Za-z0-9_-]{1,64}$"
@@ -55,15 +55,32 @@ def create_payment_router(dependencies: Dependencies, prefix: str) -> APIRouter:
     @router.post("/payments/{payment_id}/refunds", status_code=202)
     async def refund_payment(request: Request, payment_id: Annotated[str, Path(pattern=_ID)]) -> Response:
         """Ask for a refund, in full or in part; it is made within seconds. The same Idempotency-Key asks once."""
-        key = read_key(request)
-        if key is None:
-            # Without one a client that repeats after a timeout would pay back twice.
-            raise InvalidInputError([Fault("missing_idempotency_key", "a refund needs an Idempotency-Key", KEY_HEADER)])
+        key = need_key(request, "a refund")
         body = await read_json(request, RefundBody)
         asked = await _desk(dependencies).ask_refund(
             payment_id, amount=body.amount, reason=body.reason, key=key, requested_by="api"
         )
         return respond_json(asked, 202)
+
+    @router.get("/credit-notes/{reference}/refund")
+    async def read_note_refund(reference: Annotated[str, Path(pattern=_ID)]) -> Response:
+        """Return how the refund of a credit note stands: `pending`, `done`, or `owed` because a refund failed."""
+        return respond_json(await _desk(dependencies).find_note_refund(reference))
+
+    @router.post("/credit-notes/{reference}/refund", status_code=202)
+    async def refund_note(reference: Annotated[str, Path(pattern=_ID)]) -> Response:
+        """Refund a credit note whose credit is unused, or try again what failed; what is done stays as it is."""
+        return respond_json(await _desk(dependencies).refund_note(reference, requested_by="api"), 202)
+
+    @router.post("/credit-notes/{reference}/credit")
+    async def credit_note_after_all(reference: Annotated[str, Path(pattern=_ID)]) -> Response:
+        """Give as a credit what could not be refunded of a credit note; again: nothing new."""
+        return respond_json(await _desk(dependencies).credit_note_after_all(reference))
+
+    @router.get("/refunds/owed")
+    async def list_owed_refunds() -> Response:
+        """List the credit notes whose refund failed, and that somebody must act on."""
+        return respond_json({"data": await _desk(dependencies).list_owed_refunds()})
 
     @router.get("/disputes")
     async def list_disputes() -> Response:

@@ -9,14 +9,13 @@ from typing import Any
 from psycopg.errors import CheckViolation
 
 from core.errors import BrokenInvariantError
-from core.money import Money
-from payments.adapters.postgres_rows import Rows, storable
+from payments.adapters.postgres_rows import Rows, read_shared, shared_values, storable
 from payments.domain.dispute import Dispute, DisputeStatus
 from payments.domain.refund import Refund, RefundStatus
 from payments.domain.schedule import FIRST_CHECK_AFTER
 from payments.ports import DueRefund
 
-_REFUND_COLUMNS = (
+REFUND_COLUMNS = (
     "refund_id, payment_id, invoice_id, tenant_id, provider, provider_reference, amount, currency, reason,"
     " requested_by, status, failure_code, failure_reason, created_at, settled_at"
 )
@@ -32,10 +31,10 @@ SET provider_reference = excluded.provider_reference, status = excluded.status, 
     failure_reason = excluded.failure_reason, settled_at = excluded.settled_at, updated_at = excluded.updated_at,
     next_check_at = CASE WHEN excluded.status IN ('pending', 'processing') THEN refunds.next_check_at END
 """
-_REFUNDS_OF = f"SELECT {_REFUND_COLUMNS} FROM refunds WHERE payment_id = %s ORDER BY created_at, refund_id"  # noqa: S608
-_REFUND = f"SELECT {_REFUND_COLUMNS} FROM refunds WHERE refund_id = %s"  # noqa: S608
+_REFUNDS_OF = f"SELECT {REFUND_COLUMNS} FROM refunds WHERE payment_id = %s ORDER BY created_at, refund_id"  # noqa: S608
+_REFUND = f"SELECT {REFUND_COLUMNS} FROM refunds WHERE refund_id = %s"  # noqa: S608
 _DUE_REFUNDS = f"""
-SELECT {_REFUND_COLUMNS}, checks FROM refunds WHERE next_check_at <= %s ORDER BY next_check_at, refund_id LIMIT %s
+SELECT {REFUND_COLUMNS}, checks FROM refunds WHERE next_check_at <= %s ORDER BY next_check_at, refund_id LIMIT %s
 """  # noqa: S608
 _SCHEDULE_REFUND = "UPDATE refunds SET checks = %s, next_check_at = %s WHERE refund_id = %s"
 _DISPUTE_COLUMNS = (
@@ -61,17 +60,10 @@ class RefundRows(Rows):
     async def save_refund(self, refund: Refund, now: datetime) -> None:
         """Write a refund, new or changed."""
         values = {
+            **shared_values(refund),
             "refund_id": refund.refund_id,
-            "payment_id": refund.payment_id,
-            "invoice_id": refund.invoice_id,
-            "tenant_id": refund.tenant_id,
-            "provider": refund.provider,
-            "provider_reference": refund.provider_reference,
-            "amount": refund.amount.amount,
-            "currency": refund.amount.currency,
             "reason": storable(refund.reason),
             "requested_by": storable(refund.requested_by),
-            "status": refund.status.value,
             "failure_code": refund.failure_code,
             "failure_reason": storable(refund.failure_reason),
             "created_at": refund.created_at,
@@ -88,12 +80,12 @@ class RefundRows(Rows):
 
     async def refunds_of(self, payment_id: str) -> Sequence[Refund]:
         """Return all refunds of a payment, oldest first."""
-        return [_refund(row) for row in await self._all(_REFUNDS_OF, (payment_id,))]
+        return [read_refund(row) for row in await self._all(_REFUNDS_OF, (payment_id,))]
 
     async def find_refund(self, refund_id: str) -> Refund | None:
         """Return a refund by our id."""
         row = await self._one(_REFUND, (refund_id,))
-        return _refund(row) if row else None
+        return read_refund(row) if row else None
 
     async def schedule_refund_check(self, refund_id: str, checks: int, at: datetime | None) -> None:
         """Say when a refund's outcome is to be looked up next; None for never."""
@@ -101,23 +93,16 @@ class RefundRows(Rows):
 
     async def due_refund_checks(self, now: datetime, limit: int) -> Sequence[DueRefund]:
         """Return refunds whose look-up is due, the most overdue first."""
-        return [DueRefund(_refund(row), row["checks"]) for row in await self._all(_DUE_REFUNDS, (now, limit))]
+        return [DueRefund(read_refund(row), row["checks"]) for row in await self._all(_DUE_REFUNDS, (now, limit))]
 
     async def save_dispute(self, dispute: Dispute, now: datetime) -> None:
         """Write a dispute, new or changed."""
         await self._connection.execute(
             _SAVE_DISPUTE,
             {
+                **shared_values(dispute),
                 "dispute_id": dispute.dispute_id,
-                "payment_id": dispute.payment_id,
-                "invoice_id": dispute.invoice_id,
-                "tenant_id": dispute.tenant_id,
-                "provider": dispute.provider,
-                "provider_reference": dispute.provider_reference,
-                "amount": dispute.amount.amount,
-                "currency": dispute.amount.currency,
                 "reason": storable(dispute.reason),
-                "status": dispute.status.value,
                 "opened_at": dispute.opened_at,
                 "evidence_due_at": dispute.evidence_due_at,
                 "closed_at": dispute.closed_at,
@@ -135,19 +120,15 @@ class RefundRows(Rows):
         return [_dispute(row) for row in await self._all(_DISPUTES_OF, (payment_id,))]
 
 
-def _refund(row: Mapping[str, Any]) -> Refund:
+def read_refund(row: Mapping[str, Any]) -> Refund:
+    """Return a refund of a row with `REFUND_COLUMNS`."""
     return Refund(
+        **read_shared(row),
         refund_id=row["refund_id"],
-        payment_id=row["payment_id"],
-        invoice_id=row["invoice_id"],
-        tenant_id=row["tenant_id"],
-        provider=row["provider"],
-        amount=Money(row["amount"], row["currency"]),
         reason=row["reason"],
         requested_by=row["requested_by"],
         created_at=row["created_at"],
         status=RefundStatus(row["status"]),
-        provider_reference=row["provider_reference"],
         failure_code=row["failure_code"],
         failure_reason=row["failure_reason"],
         settled_at=row["settled_at"],
@@ -156,13 +137,8 @@ def _refund(row: Mapping[str, Any]) -> Refund:
 
 def _dispute(row: Mapping[str, Any]) -> Dispute:
     return Dispute(
+        **read_shared(row),
         dispute_id=row["dispute_id"],
-        payment_id=row["payment_id"],
-        invoice_id=row["invoice_id"],
-        tenant_id=row["tenant_id"],
-        provider=row["provider"],
-        provider_reference=row["provider_reference"],
-        amount=Money(row["amount"], row["currency"]),
         reason=row["reason"],
         status=DisputeStatus(row["status"]),
         opened_at=row["opened_at"],

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.money import Money
+from payments.domain.dispute import Dispute
 from payments.domain.payment import Payment, PaymentStatus
+from payments.domain.refund import Refund
 from runtime.postgres import Connection
 
 PAYMENT_COLUMNS = (
@@ -33,18 +35,33 @@ def storable(text: str | None) -> str | None:
     return text and text.replace("\0", "")[:500]
 
 
+def read_shared(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what payments, refunds and disputes alike have: whose and of what they are, where, and the amount."""
+    names = ("payment_id", "invoice_id", "tenant_id", "provider", "provider_reference")
+    return {**{name: row[name] for name in names}, "amount": Money(row["amount"], row["currency"])}
+
+
+def shared_values(of: Payment | Refund | Dispute) -> dict[str, Any]:
+    """Return the same for a statement."""
+    return {
+        "payment_id": of.payment_id,
+        "invoice_id": of.invoice_id,
+        "tenant_id": of.tenant_id,
+        "provider": of.provider,
+        "provider_reference": of.provider_reference,
+        "amount": of.amount.amount,
+        "currency": of.amount.currency,
+        "status": of.status.value,
+    }
+
+
 def read_payment(row: Mapping[str, Any]) -> Payment:
     """Return the payment of a row with `PAYMENT_COLUMNS`."""
     return Payment(
-        payment_id=row["payment_id"],
-        invoice_id=row["invoice_id"],
-        tenant_id=row["tenant_id"],
+        **read_shared(row),
         attempt=row["attempt"],
-        provider=row["provider"],
-        amount=Money(row["amount"], row["currency"]),
         created_at=row["created_at"],
         status=PaymentStatus(row["status"]),
-        provider_reference=row["provider_reference"],
         failure_code=row["failure_code"],
         failure_reason=row["failure_reason"],
         settled_at=row["settled_at"],

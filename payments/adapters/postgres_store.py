@@ -19,7 +19,7 @@ from core.money import Money
 from core.period import format_instant
 from core.topics import PAYMENT_SETTLED
 from payments.adapters.postgres_refunds import RefundRows
-from payments.adapters.postgres_rows import PAYMENT_COLUMNS, read_payment, storable
+from payments.adapters.postgres_rows import PAYMENT_COLUMNS, read_payment, shared_values, storable
 from payments.adapters.postgres_upkeep import UpkeepRows
 from payments.domain.announcement import Announcement
 from payments.domain.payment import Payment
@@ -283,15 +283,8 @@ class PostgresPayments:
 
 def _parameters(payment: Payment, now: datetime) -> dict[str, Any]:
     return {
-        "payment_id": payment.payment_id,
-        "invoice_id": payment.invoice_id,
-        "tenant_id": payment.tenant_id,
+        **shared_values(payment),
         "attempt": payment.attempt,
-        "provider": payment.provider,
-        "provider_reference": payment.provider_reference,
-        "amount": payment.amount.amount,
-        "currency": payment.amount.currency,
-        "status": payment.status.value,
         "failure_code": payment.failure_code,
         "failure_reason": storable(payment.failure_reason),
         "created_at": payment.created_at,

@@ -28,6 +28,8 @@ class DisputeStatus(StrEnum):
     CLOSED = "closed"
 
 
+# Where the payer's bank has the money.
+HELD = frozenset({DisputeStatus.OPENED, DisputeStatus.LOST})
 _FINAL = frozenset({DisputeStatus.WON, DisputeStatus.LOST, DisputeStatus.CLOSED})
 
 

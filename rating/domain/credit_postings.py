@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from core.ids import derive_id
 from ledger.domain import postings
 from ledger.domain.postings import CreditSource, Entries
 from rating.domain.credit import CreditEntry, CreditGrant, CreditKind, EntryKind
@@ -10,6 +11,11 @@ from rating.domain.credit import CreditEntry, CreditGrant, CreditKind, EntryKind
 CREDIT_NOTE = "credit_note"
 OVERPAYMENT = "overpayment"
 RESERVED_REASONS = {CREDIT_NOTE: CreditSource.CREDIT_NOTE, OVERPAYMENT: CreditSource.OVERPAYMENT}
+
+
+def credit_of_note(tenant_id: str, credit_note_id: str) -> str:
+    """Return the id of the credit that a credit note's paid value becomes."""
+    return derive_id("credit", tenant_id, credit_note_id)
 
 
 def source_of(grant: CreditGrant) -> CreditSource:

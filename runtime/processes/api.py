@@ -27,7 +27,7 @@ from metering.usage_desk import open_usage_desk
 from payments.adapters.paypal_certificates import PayPalCertificates, load_roots
 from payments.adapters.paypal_provider import PayPalProvider, create_paypal_provider, has_paypal
 from payments.adapters.postgres_store import PostgresPayments
-from payments.payment_desk import PaymentDesk
+from payments.payment_desk import NoteRefundDesk, PaymentDesk
 from payments.ports import WebhookInbox
 from payments.receive_paypal_webhook import receive_paypal_webhook
 from payments.receive_webhook import receive_webhook
@@ -119,7 +119,7 @@ async def open_dependencies(settings: Settings) -> AsyncIterator[Dependencies]:
         dead_letters = await stack.enter_async_context(open_desk(settings, pool))
         usage = await stack.enter_async_context(open_usage_desk(settings))
         costs = await stack.enter_async_context(open_running_costs(settings))
-        invoice_desk = await stack.enter_async_context(open_invoice_desk(settings, pool))
+        invoice_desk = await stack.enter_async_context(open_invoice_desk(settings, pool, NoteRefundDesk(clock)))
         yield Dependencies(
             registry=_registry(settings, pool, clock),
             publisher=publisher,

@@ -43,6 +43,18 @@ class FakeDesk:
     ) -> dict[str, Any]:
         return self._answer("credit", reference, amount, lines, reason, key)[0]
 
+    async def credit_and_refund(
+        self,
+        reference: str,
+        *,
+        amount: Decimal | None,
+        lines: dict[int, Decimal | None],
+        reason: str,
+        key: str,
+        requested_by: str,
+    ) -> dict[str, Any]:
+        return self._answer("refund", reference, amount, lines, reason, key, requested_by)[0]
+
     async def void(self, reference: str, *, reason: str) -> dict[str, Any]:
         return self._answer("void", reference, reason)[0]
 

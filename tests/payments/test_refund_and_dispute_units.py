@@ -6,6 +6,7 @@ import itertools
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,7 @@ from core.money import Money
 from payments.domain.announcement import announce_dispute, announce_refund
 from payments.domain.card_data import holds_card_number, refuse_card_numbers
 from payments.domain.dispute import Dispute, DisputeStatus, record_dispute
+from payments.domain.note_refund import NoteRefund, NoteRefundStatus, Refundable, spread_refund
 from payments.domain.payment import Payment, PaymentStatus, Refusal
 from payments.domain.price_list import PlanDocument, list_prices, list_products
 from payments.domain.refund import Refund, RefundOutcome, RefundStatus, left_to_refund, record_refund
@@ -164,3 +166,43 @@ def test_fixed_fees_of_every_version_are_listed_and_usage_is_not() -> None:
         ("meterbook:lite@1:setup", "10 USD", None, 1),
         ("meterbook:lite@2:base", "99 USD", "month", 1),
     ]
+
+
+cents = st.integers(0, 10_000).map(lambda units: Decimal(units) / 100)
+refundables = st.lists(
+    st.tuples(cents, cents, st.booleans(), st.sampled_from(list(RefundStatus))), min_size=0, max_size=5
+)
+
+
+@given(cents, refundables)
+def test_a_refund_is_spread_over_payments_to_the_cent_or_not_at_all(amount: Decimal, drawn: list[Any]) -> None:
+    payments, left = [], {}
+    for number, (settled, gone, is_held, status) in enumerate(drawn):
+        payment = replace(
+            SETTLED, payment_id=f"pay_{number}", amount=Money(settled, "USD"), created_at=NOW + timedelta(days=number)
+        )
+        refund = replace(REFUND, amount=Money(min(gone, settled), "USD"), status=status)
+        payments.append(Refundable(payment, [refund], is_held))
+        left[payment.payment_id] = Decimal(0) if is_held else left_to_refund(payment, [refund])
+    parts = spread_refund(amount, payments)
+    if parts is None:
+        assert sum(left.values(), Decimal(0)) < amount
+        return
+    assert sum((part for _, part in parts), Decimal(0)) == amount
+    assert all(0 < part <= left[payment_id] for payment_id, part in parts)
+    # The newest first, and an older one only where the newer are used up.
+    assert [name for name, _ in parts] == sorted((name for name, _ in parts), reverse=True)
+    assert all(part == left[payment_id] for payment_id, part in parts[:-1])
+
+
+@given(st.lists(st.sampled_from(list(RefundStatus)), max_size=4), st.integers(0, 4))
+def test_a_note_is_owed_what_neither_a_refund_nor_a_credit_covers(statuses: list[RefundStatus], credited: int) -> None:
+    refunds = tuple(replace(REFUND, amount=Money(Decimal(10), "USD"), status=status) for status in statuses)
+    note = NoteRefund("inv_2", "MB-CN-1", "acme", "USD", Decimal(40), Decimal(10 * credited), "anna", refunds)
+    gone = {RefundStatus.FAILED, RefundStatus.CANCELED}
+    covered = credited + sum(status not in gone for status in statuses)
+    assert note.owed == max(40 - 10 * covered, 0)
+    assert (note.status is NoteRefundStatus.OWED) == (covered < 4)
+    if covered >= 4:
+        is_open = {RefundStatus.PENDING, RefundStatus.PROCESSING} & set(statuses)
+        assert note.status is (NoteRefundStatus.PENDING if is_open else NoteRefundStatus.DONE)
