@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 from core.errors import Fault, InvalidInputError, must_hold
 
 MINUTE_SECONDS = 60
+# Years that may be asked for: far enough from a date's first and last year that zones and cycles never reach them.
+YEARS = range(1970, 9001)
 _MONTH = re.compile(r"(\d{4})-(0[1-9]|1[0-2])")
 
 
@@ -39,7 +41,7 @@ def month_of(instant: datetime) -> Period:
 def parse_month(text: str) -> Period:
     """Read `2026-10` as that calendar month in UTC; raises `InvalidInputError` (`invalid_period`) otherwise."""
     found = _MONTH.fullmatch(text)
-    if not found or int(found[1]) < 1:
+    if not found or int(found[1]) not in YEARS:
         raise InvalidInputError([Fault("invalid_period", f"expected a month such as 2026-10, got {text!r}", "period")])
     return month_of(datetime(int(found[1]), int(found[2]), 1, tzinfo=UTC))
 

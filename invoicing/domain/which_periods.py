@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from core.calendar import Calendar
 from core.errors import Fault, InvalidInputError
-from core.period import Period, format_instant, parse_month
+from core.period import YEARS, Period, format_instant, parse_month
 from rating.domain.cycle import Cycle
 
 
@@ -22,7 +22,7 @@ def read_request(text: str) -> str | datetime:
         instant = datetime.fromisoformat(text)
     except ValueError:
         instant = None
-    if instant is not None and instant.tzinfo is not None:
+    if instant is not None and instant.tzinfo is not None and instant.year in YEARS:
         return instant.astimezone(UTC)
     parse_month(text)
     return text
