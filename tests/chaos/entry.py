@@ -18,14 +18,18 @@ from collections.abc import Callable
 from typing import Any
 
 Wrapper = Callable[..., Any]
+_CHANGES = (
+    *("clock", "session_s", "group_session_s", "provider_timeout_s"),
+    *("drop_every", "die", "freeze", "round_trip", "plant"),
+)
 
 
 def main() -> None:
     """Tamper as the plan says, then run the command."""
     plan = json.loads(sys.argv[1])
     sys.argv = ["meterbook", *sys.argv[2:]]
-    for change in ("clock", "session_s", "drop_every", "die", "freeze", "plant"):
-        if change in plan:
+    for change in _CHANGES:
+        if plan.get(change) is not None:
             globals()[f"_change_{change}"](plan[change])
     from runtime.cli import main as command
 
@@ -33,14 +37,17 @@ def main() -> None:
 
 
 def _change_clock(moves: dict[str, float]) -> None:
-    """Shift the process's clock by `shift_s`, and by `step_s` more once it ran for `after_s`."""
+    """Shift the process's clock by `shift_s`, by `step_s` more once it ran for `after_s`, and let it go `rate` fast."""
     import core.clock
 
     real, began = time.time, time.monotonic()
 
     def shifted() -> float:
-        late = time.monotonic() - began > moves.get("after_s", 0)
-        return real() + moves.get("shift_s", 0) + (moves.get("step_s", 0) if late else 0)
+        ran = time.monotonic() - began
+        ahead = (moves.get("rate", 1) - 1) * ran
+        return (
+            real() + moves.get("shift_s", 0) + (moves.get("step_s", 0) if ran > moves.get("after_s", 0) else 0) + ahead
+        )
 
     time.time = shifted
     from datetime import UTC, datetime
@@ -55,6 +62,31 @@ def _change_session_s(seconds: float) -> None:
     defaults = batch_transport.create_batch_app.__kwdefaults__
     assert "session_timeout_s" in defaults
     defaults["session_timeout_s"] = seconds
+
+
+def _change_group_session_s(seconds: float) -> None:
+    """Let the death of a member of any other consumer group be noticed after `seconds`."""
+    from aiokafka import AIOKafkaConsumer
+
+    inner = AIOKafkaConsumer.__init__
+
+    @functools.wraps(inner)
+    def begin(self: Any, *topics: str, **settings: Any) -> None:
+        if settings.get("group_id") is not None:
+            times = {"session_timeout_ms": int(seconds * 1_000), "heartbeat_interval_ms": int(seconds * 200)}
+            settings |= times
+        inner(self, *topics, **settings)
+
+    AIOKafkaConsumer.__init__ = begin  # type: ignore[method-assign]
+
+
+def _change_provider_timeout_s(seconds: float) -> None:
+    """Wait for the payment provider no longer than `seconds`, so that a short run sees many time-outs."""
+    from payments.adapters.stripe_client import StripeAccount
+
+    defaults = StripeAccount.__init__.__kwdefaults__
+    assert "timeout_seconds" in defaults
+    defaults["timeout_seconds"] = seconds
 
 
 def _change_drop_every(number: int) -> None:
@@ -78,6 +110,24 @@ def _change_die(where: dict[str, Any]) -> None:
 def _change_freeze(where: dict[str, Any]) -> None:
     """Stop this process as `_change_die` would end it, until somebody lets it go on."""
     _signal_at(where, signal.SIGSTOP, "chaos.froze")
+
+
+def _change_round_trip(where: dict[str, Any]) -> None:
+    """End this process by kill -9 `before` or `after` its `hit`-th wait for PostgreSQL: any statement, any commit."""
+    from psycopg import AsyncConnection
+
+    inner, waits = AsyncConnection.wait, itertools.count(1)
+
+    async def wait(self: Any, *args: Any, **kwargs: Any) -> Any:
+        hit = next(waits) == where["hit"]
+        if hit and where.get("when", "before") == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = await inner(self, *args, **kwargs)
+        if hit:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    AsyncConnection.wait = wait  # type: ignore[method-assign]
 
 
 def _signal_at(where: dict[str, Any], number: signal.Signals, event: str) -> None:
@@ -190,12 +240,61 @@ def _drop_letters() -> None:
     kafka_journal.KafkaJournal.commit = commit  # type: ignore[method-assign]
 
 
+def _renew_keys() -> None:
+    """Each call to the payment provider has an idempotency key of its own."""
+    from uuid import uuid4
+
+    from payments.adapters.stripe_transport import Httpx2Client
+
+    inner = Httpx2Client.request_async
+
+    async def request(self: Any, method: str, url: str, headers: Any, post_data: Any = None) -> Any:
+        return await inner(self, method, url, {**headers, "Idempotency-Key": str(uuid4())}, post_data)
+
+    Httpx2Client.request_async = request  # type: ignore[method-assign]
+
+
+def _number_early() -> None:
+    """A number is taken for good before the invoice that bears it is there, which takes a moment."""
+    import psycopg
+
+    inner = psycopg.AsyncCursor.execute
+
+    def take(url: str, query: Any, parameters: Any) -> tuple[list[str], Any]:
+        with psycopg.connect(url, autocommit=True) as other:
+            taken = other.execute(query, parameters)
+            return [column.name for column in taken.description or ()], taken.fetchone()
+
+    async def execute(self: Any, query: Any, parameters: Any = None, **kwargs: Any) -> Any:
+        if "INTO invoice_series" not in str(query):
+            return await inner(self, query, parameters, **kwargs)
+        names, values = await asyncio.to_thread(take, self.connection.info.dsn, query, parameters)
+        await asyncio.sleep(0.05)
+        return await inner(self, "SELECT " + ", ".join(f'%s::bigint AS "{name}"' for name in names), values)
+
+    psycopg.AsyncCursor.execute = execute  # type: ignore[method-assign]
+
+
+def _give_up_at_once() -> None:
+    """A message that its receiver did not take is held to be told."""
+    from alerts import deliver_alert
+    from alerts.domain.retry import Plan
+
+    def done(attempt: Any, *, attempts: int, now: Any) -> Plan:
+        return Plan("sent", now)
+
+    deliver_alert.plan_next = done
+
+
 PLANTS: dict[str, Callable[[], None]] = {
     "no-dedupe": _forget_identities,
     "early-commit": _commit_early,
     "no-refill": _never_refill,
     "skip-errors": _skip_errors,
     "no-letters": _drop_letters,
+    "no-idempotency-key": _renew_keys,
+    "number-early": _number_early,
+    "give-up": _give_up_at_once,
 }
 
 if __name__ == "__main__":
