@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from datetime import date, timedelta
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,16 @@ from zoneinfo import ZoneInfo
 import segno.helpers
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, TemplateNotFound
 
+from invoicing.document_annex import usage_tables
 from invoicing.document_words import Words, Writer, direction_of, load_words, locale_of
 from invoicing.domain.document import Mark, is_credit_note, lines_of, open_snapshot
 from invoicing.domain.payment_code import TransferOrder, transfer_order
+from invoicing.domain.xml_text import clean_xml_text
 
 BASE_TEMPLATE = "invoice.html"
-_SATURDAY = 5
-_DAYS_SHOWN = 31
 _BENEATH = ("discount", "maximum")
+# Whose shapes of Han characters the buyer's country reads (classes of the stylesheet).
+_HAN = {"CN": "CN", "SG": "CN", "TW": "TW", "HK": "HK", "MO": "HK", "JP": "JP", "KR": "KR"}
 
 
 def templates_folder() -> Path:
@@ -32,7 +33,7 @@ def templates_folder() -> Path:
 
 
 def document_html(snapshot: Mapping[str, Any], mark: Mark = "") -> str:
-    """Return the HTML of a document: the template of its tier if there is one, else the base.
+    """Return the page of a document as XHTML: the template of its tier if there is one, else the base.
 
     `mark` stamps it as a draft or as void. Raises `BrokenInvariantError` for an amount that is not rounded.
     """
@@ -43,7 +44,7 @@ def document_html(snapshot: Mapping[str, Any], mark: Mark = "") -> str:
     writer = Writer(words, locale_of(shown["language"], country), currency, ZoneInfo(shown["time_zone"]))
     order = transfer_order(shown, mark)
     seller = {**shown["seller"], **shown["seller"].get("translations", {}).get(shown["language"], {})}
-    return _template(str(shown["plan"]["id"])).render(
+    page = _template(str(shown["plan"]["id"])).render(
         {
             **shown,
             "seller": seller,
@@ -52,14 +53,16 @@ def document_html(snapshot: Mapping[str, Any], mark: Mark = "") -> str:
             "w": writer,
             "is_credit_note": is_credit_note(shown),
             "beneath": _BENEATH,
+            "han": _HAN,
             "has_tax_column": len({_rate_shown(line) for line in lines_of(shown)} - {None}) > 1,
             "tax_rows": [_tax_row(tax, words, writer, seller["country"]) for tax in shown["taxes"]],
             "tax_notes": [note for note in dict.fromkeys(words.tax_note(tax) for tax in shown["taxes"]) if note],
             "code": None if order is None else _code(order),
-            "by_day": functools.partial(_by_day, invoice=shown["invoice"], writer=writer),
+            "usage_tables": usage_tables(shown["annex"]["tables"], shown["invoice"], writer),
             "group_name": lambda name: words.text(f"group_{name}") if words.has(f"group_{name}") else name,
         }
     )
+    return clean_xml_text(page)
 
 
 @functools.cache
@@ -114,28 +117,5 @@ def _code(order: TransferOrder) -> str:
     code = segno.helpers.make_epc_qr(
         name=order.holder, iban=order.iban, amount=order.amount, reference=order.reference, encoding="utf-8"
     )
-    # Pixels, several for each module: drawing the same as paths costs a sixteenth of a page.
-    return str(code.png_data_uri(border=2, scale=8))
-
-
-def _by_day(tables: list[Mapping[str, Any]], *, invoice: Mapping[str, Any], writer: Writer) -> list[dict[str, Any]]:
-    """Return one row per day of the period with each table's quantity, None where there was no usage.
-
-    A longer period than a month, or usage of another one, gets rows only for days with usage.
-    """
-    by_table = [{row[0]: row[1] for row in table["days"]} for table in tables]
-    first, last = writer.local_day(invoice["period_start"]), writer.last_day(invoice["period_end"])
-    used = {date.fromisoformat(day) for quantities in by_table for day in quantities}
-    days = {first + timedelta(days=offset) for offset in range((last - first).days + 1)}
-    shown = used | days if len(days) <= _DAYS_SHOWN else used
-    rows = []
-    for day in sorted(shown):
-        key = day.isoformat()
-        rows.append(
-            {
-                "label": writer.weekday(day),
-                "weekend": day.weekday() >= _SATURDAY,
-                "quantities": [quantities.get(key) for quantities in by_table],
-            }
-        )
-    return rows
+    # Pixels, four for each module: drawing the same as paths costs a sixteenth of a page.
+    return str(code.png_data_uri(border=2, scale=4))

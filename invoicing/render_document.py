@@ -18,19 +18,25 @@ from invoicing.domain.en16931 import NoEInvoice, Wording, e_invoice_terms
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A document's files. `refusal` says why there is no e-invoice where there is none."""
+    """A document's files. `refusal` says why there is no e-invoice where there is none.
+
+    `glyphs_missing` are the characters that no font has, which the PDF shows as empty boxes.
+    """
 
     pdf: bytes
     e_invoice: EInvoice | None
     refusal: str = ""
+    glyphs_missing: str = ""
 
 
 def render_document(snapshot: Mapping[str, Any], mark: Mark = "") -> Rendered:
     """Return the files of a document. One that is marked asks for no money, so it has no e-invoice."""
     e_invoice = NoEInvoice("marked", f"the document is marked {mark}") if mark else make_e_invoice(snapshot)
     if isinstance(e_invoice, NoEInvoice):
-        return Rendered(render_pdf(snapshot, mark), None, f"{e_invoice.code}: {e_invoice.reason}")
-    return Rendered(render_pdf(snapshot, mark, e_invoice.cii), e_invoice)
+        pdf = render_pdf(snapshot, mark)
+        return Rendered(pdf.content, None, f"{e_invoice.code}: {e_invoice.reason}", pdf.glyphs_missing)
+    pdf = render_pdf(snapshot, mark, e_invoice.cii)
+    return Rendered(pdf.content, e_invoice, glyphs_missing=pdf.glyphs_missing)
 
 
 def make_e_invoice(snapshot: Mapping[str, Any]) -> EInvoice | NoEInvoice:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import structlog
+from prometheus_client import Counter
 
 from core.clock import Clock
 from core.errors import Fault, InvalidInputError, MeterbookError, must_hold
@@ -19,6 +20,9 @@ from rating.domain.digest import digest_of
 Render = Callable[[Mapping[str, Any], Mark], Awaitable[Rendered]]
 _ENDINGS = {PDF_TYPE: ".pdf", CII_TYPE: ".cii.xml", UBL_TYPE: ".ubl.xml", VOID_PDF_TYPE: ".void.pdf"}
 _VOID = "void"
+_GLYPHS_MISSING = Counter(
+    "meterbook_documents_glyphs_missing_total", "Documents with characters that no font has: drawn as empty boxes"
+)
 log = structlog.get_logger()
 
 
@@ -58,6 +62,7 @@ async def render_invoice(
     except RenderingFailedError as error:
         log.error("document.failed", invoice_id=invoice_id, number=stored.number, error=str(error))
         raise InvalidInputError([Fault(error.code, str(error), "invoice_id")]) from error
+    _say_glyphs_missing(stored, rendered)
     made = [await _keep(stored, media_type, content, documents) for media_type, content in _files(rendered, wanted)]
     send_to = str(stored.snapshot["bill_to"]["email"]) if by_mail and not mark and stored.status != _VOID else None
     await register.record(made, send_to=send_to or None, now=clock.now())
@@ -69,6 +74,19 @@ async def render_invoice(
         no_e_invoice=rendered.refusal,
     )
     return made[0]
+
+
+def _say_glyphs_missing(stored: StoredSnapshot, rendered: Rendered) -> None:
+    """Let a person hear of it: the document is right in every figure, but a name in it cannot be read."""
+    if rendered.glyphs_missing:
+        _GLYPHS_MISSING.inc()
+        log.error(
+            "document.glyphs_missing",
+            tenant=stored.tenant_id,
+            number=stored.number,
+            characters=rendered.glyphs_missing,
+            codes=[f"U+{ord(char):04X}" for char in rendered.glyphs_missing],
+        )
 
 
 def _others(before: Mapping[str, Document], mark: Mark) -> list[Document]:

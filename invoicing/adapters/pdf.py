@@ -1,6 +1,7 @@
 """HTML to PDF/A-3b by WeasyPrint. Owns that rendering reaches nothing and that a snapshot always gives the same bytes.
 
-Only `data:` and the bundled fonts are fetched; no other font is looked for unless `METERBOOK_FONTS_DIR` names a folder.
+Only `data:` and the bundled fonts are fetched; no other font is looked for but those of `METERBOOK_FONTS_DIR` and of the
+extra `cjk`.
 The e-invoice is embedded while the file is written, so it is never taken apart again.
 """
 
@@ -9,14 +10,19 @@ from __future__ import annotations
 import atexit
 import functools
 import hashlib
+import logging
 import os
+import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import util
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
+from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 from invoicing.document_html import document_html, templates_folder
@@ -48,12 +54,22 @@ _PROPERTIES = {
     "ConformanceLevel": "The conformance level of the embedded Factur-X data",
 }
 _FIXED_TIME = "1767225600"
+# Noto Sans CJK: Chinese, Japanese and Korean in one file (SIL Open Font License).
+_CJK_PACKAGE = "noto_cjk_sans_otc"
 
 
-def render_pdf(snapshot: Mapping[str, Any], mark: Mark = "", e_invoice: bytes | None = None) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Pdf:
+    """A file, and the characters in it that no font has: they are drawn as empty boxes."""
+
+    content: bytes
+    glyphs_missing: str
+
+
+def render_pdf(snapshot: Mapping[str, Any], mark: Mark = "", e_invoice: bytes | None = None) -> Pdf:
     """Return the PDF/A-3b of a snapshot, with its CII XML inside if there is one; runs wherever it is called."""
     _look_for_no_other_fonts()
-    from weasyprint import HTML, Attachment
+    from weasyprint import Attachment
 
     html = document_html(snapshot, mark)
     identifier = hashlib.sha256(html.encode() + (e_invoice or b"")).digest()[:16]
@@ -76,15 +92,37 @@ def render_pdf(snapshot: Mapping[str, Any], mark: Mark = "", e_invoice: bytes | 
             )
         ]
         options["xmp_metadata"] = [_xmp_uri()]
-    document = HTML(string=html, base_url="asset:", url_fetcher=style.fetcher)
-    rendered: bytes = document.write_pdf(
-        stylesheets=[style.sheet, _numbering(shown["language"])],
-        font_config=style.fonts,
-        pdf_variant=PDF_VARIANT,
-        pdf_identifier=identifier,
-        **options,
-    )
-    return rendered
+    with _glyphs_missing() as missing:
+        content: bytes = style.page(html).write_pdf(
+            stylesheets=[style.sheet, _numbering(shown["language"])],
+            font_config=style.fonts,
+            pdf_variant=PDF_VARIANT,
+            pdf_identifier=identifier,
+            **options,
+        )
+    return Pdf(content, "".join(sorted(missing)))
+
+
+class _MissingGlyphs(logging.Handler):
+    """Hears of characters that no font has from the only one who knows: the library says them when it draws."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.found: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if isinstance(record.msg, str) and record.msg.startswith(".notdef glyph") and isinstance(record.args, tuple):
+            self.found.add(str(record.args[0]))
+
+
+@contextmanager
+def _glyphs_missing() -> Iterator[set[str]]:
+    heard, logger = _MissingGlyphs(), logging.getLogger("weasyprint")
+    logger.addHandler(heard)
+    try:
+        yield heard.found
+    finally:
+        logger.removeHandler(heard)
 
 
 @functools.cache
@@ -97,13 +135,20 @@ def _xmp_uri() -> str:
     return "data:text/xml;base64," + b64encode(_XMP.format(properties=listed).encode()).decode()
 
 
+def extra_fonts() -> list[Path]:
+    """Return folders of fonts beside the bundled ones: the operator's, and those of the extra `cjk` if it is installed."""
+    operators = os.environ.get("METERBOOK_FONTS_DIR")
+    package = util.find_spec(_CJK_PACKAGE)
+    installed = (package.submodule_search_locations or ()) if package else ()
+    return [Path(folder) for folder in ([operators] if operators else []) + list(installed)]
+
+
 @functools.cache
 def _look_for_no_other_fonts() -> None:
     """Give fontconfig a configuration that knows no font of the machine; must come before WeasyPrint is loaded."""
     folder = Path(mkdtemp(prefix="meterbook-fonts-"))
     atexit.register(_remove, folder)
-    extra = os.environ.get("METERBOOK_FONTS_DIR")
-    named = f"<dir>{escape(extra)}</dir>" if extra else ""
+    named = "".join(f"<dir>{escape(str(extra))}</dir>" for extra in extra_fonts())
     configuration = folder / "fonts.conf"
     configuration.write_text(
         f'<?xml version="1.0"?><fontconfig>{named}<cachedir>{escape(str(folder))}</cachedir></fontconfig>'
@@ -123,7 +168,7 @@ def _remove(folder: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Style:
-    fetcher: Any
+    page: Callable[[str], Any]
     fonts: Any
     sheet: Any
 
@@ -137,8 +182,18 @@ def _style() -> _Style:
     # Let go of before the interpreter takes the library apart, which the fonts' own clean-up does not survive.
     atexit.register(_style.cache_clear)
     fetcher, fonts = _bundled_fetcher(), FontConfiguration()
-    text = (templates_folder() / "invoice.css").read_text()
-    return _Style(fetcher, fonts, CSS(string=text, base_url="asset:", url_fetcher=fetcher, font_config=fonts))
+    text = _without_constants((templates_folder() / "invoice.css").read_text())
+    return _Style(
+        _page_type(fetcher), fonts, CSS(string=text, base_url="asset:", url_fetcher=fetcher, font_config=fonts)
+    )
+
+
+def _without_constants(text: str) -> str:
+    """Put in the values of `:root`, which no document changes: to look up a variable takes as long as ten plain values."""
+    found = re.search(r":root \{([^}]*)\}", text)
+    for name, value in re.findall(r"(--[\w-]+): ([^;]+);", found.group(1) if found else ""):
+        text = text.replace(f"var({name})", value)
+    return text
 
 
 @functools.cache
@@ -152,6 +207,26 @@ def _page_numbers(language: str) -> str:
     """Return the style of "Page n of m" in a language."""
     before, between, after = load_words(language).text("page_of", page="\0", pages="\0").split("\0")
     return f'@page {{ @bottom-right {{ content: "{before}" counter(page) "{between}" counter(pages) "{after}" }} }}'
+
+
+def _page_type(fetcher: Any) -> Callable[[str], Any]:
+    """Return what makes a document of XHTML, as the templates write it, with no styles but the bundled sheet's.
+
+    The library has only its own HTML parser in Python and its own sheet for any page there may be: a sixth of a document.
+    """
+    from cssselect2 import ElementWrapper
+    from weasyprint import HTML
+
+    class Page(HTML):  # type: ignore[misc]
+        def __init__(self, text: str) -> None:
+            self.base_url, self.url_fetcher, self.media_type = "asset:", fetcher, "print"
+            self.wrapper_element = ElementWrapper.from_html_root(ElementTree.fromstring(text))
+            self.etree_element = self.wrapper_element.etree_element
+
+        def _ua_stylesheets(self, forms: bool = False) -> list[Any]:
+            return []
+
+    return Page
 
 
 def _bundled_fetcher() -> Any:

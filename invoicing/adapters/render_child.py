@@ -30,12 +30,13 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """The files, or an error. `refusal` says why there is no e-invoice."""
+    """The files, or an error. `refusal` says why there is no e-invoice, `glyphs_missing` what could not be drawn."""
 
     pdf: bytes = b""
     cii: bytes = b""
     ubl: bytes = b""
     refusal: str = ""
+    glyphs_missing: str = ""
     error: str = ""
 
 
@@ -80,6 +81,7 @@ def answer(raw: bytes) -> Answer:
         files.cii if files else b"",
         files.ubl if files else b"",
         rendered.refusal,
+        rendered.glyphs_missing,
     )
 
 
@@ -96,6 +98,8 @@ def _warm_up() -> None:
 
 def _readable() -> list[Path]:
     """Return what may be read: the interpreter with its libraries, time zones, and the packages that render."""
+    from invoicing.adapters.pdf import extra_fonts
+
     folders = [
         Path(sys.prefix),
         Path(sys.base_prefix),
@@ -105,8 +109,8 @@ def _readable() -> list[Path]:
         found = util.find_spec(package)
         folders += [Path(place) for place in (found.submodule_search_locations or ())] if found else []
     # The fonts as the library unpacked them lie in the folder for temporary files, which is this process's own.
-    folders += [Path(os.environ[name]) for name in ("TMPDIR", "METERBOOK_FONTS_DIR") if name in os.environ]
-    return folders
+    folders += [Path(os.environ["TMPDIR"])] if "TMPDIR" in os.environ else []
+    return folders + extra_fonts()
 
 
 def _receive(stream: BinaryIO) -> bytes | None:

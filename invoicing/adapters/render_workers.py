@@ -115,7 +115,8 @@ class RenderWorkers:
                 await child.end()
         if answer.error:
             raise RenderingFailedError(answer.error)
-        return Rendered(answer.pdf, EInvoice(answer.cii, answer.ubl) if answer.cii else None, answer.refusal)
+        e_invoice = EInvoice(answer.cii, answer.ubl) if answer.cii else None
+        return Rendered(answer.pdf, e_invoice, answer.refusal, answer.glyphs_missing)
 
     async def close(self) -> None:
         """End the child processes."""

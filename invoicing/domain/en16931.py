@@ -7,7 +7,6 @@ that lowers has a negative quantity, because prices may not be negative (BR-27).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -18,13 +17,13 @@ from zoneinfo import ZoneInfo
 from core.errors import must_hold
 from core.money import minor_units
 from invoicing.domain.document import is_credit_note, lines_of
+from invoicing.domain.xml_text import clean_xml_text
 
 Terms = dict[str, Any]
 PROFILE = "urn:cen.eu:en16931:2017"
 _TYPE_INVOICE, _TYPE_CREDIT_NOTE = "380", "381"
 _SEPA_TRANSFER, _TRANSFER = "58", "30"
 _PLACES_MAX = 2
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 # UN/ECE Recommendations 20 and 21, as the code list EN 16931 names; what is not in them is counted in pieces.
 _UNIT_CODES = {"GB": "E34", "hour": "HUR", "month": "MON", "day": "DAY", "minute": "MIN", "second": "SEC", "user": "IE",
                "seat": "IE", "kWh": "KWH"}  # fmt: skip
@@ -287,4 +286,4 @@ def _last_day(end: str, zone: ZoneInfo) -> date:
 
 def _clean(text: str) -> str:
     """Leave out what XML 1.0 has no place for, and blanks around."""
-    return _NOT_XML.sub("", text).strip()
+    return clean_xml_text(text).strip()

@@ -144,14 +144,14 @@ def test_names_are_data_never_markup() -> None:
     html = document_html(snapshot(name=NASTY, bill_to={"address": [NASTY]}, groups=[("Usage", [line(NASTY, "1.00")])]))
     assert "<script>" not in html
     assert "file:///" not in html.replace("&#34;file:///", "")
-    (first, *_) = pages_of(render_pdf(snapshot(name=NASTY)))
+    (first, *_) = pages_of(render_pdf(snapshot(name=NASTY)).content)
     text = first.replace("\n", " ")
     assert "{{ 7 * 7 }}" in text
     assert "ąęłİ Ünï “x” & Co." in text
 
 
 def test_two_hundred_lines_and_long_names_stay_on_the_page() -> None:
-    pages = pages_of(render_pdf(snapshot("shared", "de", name=LONG, groups=many_lines(200))))
+    pages = pages_of(render_pdf(snapshot("shared", "de", name=LONG, groups=many_lines(200))).content)
     assert sum(page.count("Data transfer out") for page in pages) == 198
     assert f"Seite {len(pages)} von {len(pages)}" in pages[-1]
     assert all("LEISTUNG" in page for page in pages[:-1] if "Data transfer out" in page), "the table's head is repeated"
@@ -162,7 +162,7 @@ def test_two_hundred_lines_and_long_names_stay_on_the_page() -> None:
 def test_names_from_the_right_and_with_emoji_have_their_glyphs(name: str, direction: str) -> None:
     shown = snapshot(name=name)
     assert f'<p class="name" dir="{direction}">' in document_html(shown)
-    reader = PdfReader(io.BytesIO(render_pdf(shown)))
+    reader = PdfReader(io.BytesIO(render_pdf(shown).content))
     fonts = {str(font.get_object()["/BaseFont"]) for font in reader.pages[0]["/Resources"]["/Font"].values()}  # type: ignore[index]
     wanted = {ARABIC: "Arabic", HEBREW: "Hebrew", EMOJI: "Emoji"}[name]
     assert any(wanted in font for font in fonts), fonts
