@@ -44,11 +44,13 @@ class PaymentMethod:
 
 @dataclass(frozen=True, slots=True)
 class Payer:
-    """Who pays, as the provider's customer record shows it."""
+    """Who pays, as the provider's customer record shows it, and how they are written to."""
 
     tenant_id: str
     name: str
     email: str
+    language: str = "en"
+    time_zone: str = "UTC"
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,6 +341,10 @@ class PayerStore(Protocol):
 
     async def save_method(self, method: PaymentMethod, now: datetime) -> None:
         """Store the references, replacing earlier ones of the same provider."""
+        ...
+
+    async def forget_method(self, tenant_id: str, provider: str, method_reference: str) -> None:
+        """Forget the references, unless another method has taken this one's place."""
         ...
 
 

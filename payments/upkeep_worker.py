@@ -15,7 +15,7 @@ from psycopg_pool import PoolTimeout
 
 from core.clock import Clock, SystemClock
 from core.errors import UnavailableError
-from payments.adapters.action_mail import ActionMail
+from payments.adapters.action_mail import ActionMail, check_action_texts
 from payments.adapters.postgres_store import PostgresPayments
 from payments.ask_payers import give_up_waiting, tell_payers
 from payments.close_pending_payments import close_pending_payments
@@ -76,6 +76,7 @@ class Upkeep:
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Keep payments up until `stop` is set; an outage of the store is waited out."""
+    check_action_texts()
     notice = ActionMail(settings.smtp_url, sender=settings.payment_email_from) if settings.smtp_url else None
     time_to_act = timedelta(hours=settings.payment_action_hours)
     if notice is None or settings.payment_return_url is None:

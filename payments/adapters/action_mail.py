@@ -1,23 +1,33 @@
-"""Tells payers by e-mail where to authenticate or approve. Owns words, Message-ID and which replies are final."""
+"""Tells payers by e-mail, in their own language, where to authenticate or approve.
+
+Owns words, Message-ID and which replies are final.
+"""
 
 from __future__ import annotations
 
+from datetime import datetime
 from email.message import EmailMessage
 from email.utils import format_datetime, parseaddr
+from typing import Any
+from zoneinfo import ZoneInfo
 
 import aiosmtplib
+from babel.dates import format_date, format_time
+from babel.dates import format_datetime as format_instant
+from babel.numbers import format_currency
 
 from core.errors import Fault, InvalidInputError, UnavailableError
 from core.ids import derive_id
-from core.money import Money
+from payments.domain.language import language_of
 from payments.domain.payment import Payment
+from payments.mail_texts import LOCALES, add_content, check_texts, one_line, texts_of
 from payments.ports import Payer, PayerAction
 from runtime.smtp import SmtpServer
 
 _TIMEOUT_SECONDS = 10.0
-# Subject, and who wants what; by provider, because the payer must recognise whose page the link leads to.
-_BANK = ("Your bank asks you to confirm a payment", "your bank wants you to confirm the payment of")
-_WORDS = {"paypal": ("Please approve a payment at PayPal", "please approve at PayPal the payment of")}
+_PACKAGE = "payments"
+# Words are by provider, because the payer must recognise whose page the link leads to; cards are confirmed at the bank.
+_BANK = "bank"
 
 
 class ActionMail:
@@ -50,26 +60,49 @@ def build_action_mail(
     payer: Payer, payment: Payment, action: PayerAction, *, sender: str, is_reminder: bool = False
 ) -> EmailMessage:
     """Return the mail; the same payment always has the same Message-ID, so a second copy is seen as one."""
+    ask = payment.provider if payment.provider in texts_of(_PACKAGE, "en")["asks"] else _BANK
+    words = _words(payer, payment, action, ask)
     host = parseaddr(sender)[1].rpartition("@")[2] or "meterbook.invalid"
-    subject, request = _WORDS.get(payment.provider, _BANK)
     mail = EmailMessage()
     mail["From"] = sender
     mail["To"] = payer.email
-    mail["Subject"] = f"Reminder: {subject[0].lower()}{subject[1:]}" if is_reminder else subject
+    mail["Subject"] = words["reminder" if is_reminder else "subject"]
     cause = "reminder" if is_reminder else "action"
     mail["Message-ID"] = f"<{derive_id(cause, payment.payment_id)}@{host}>"
     mail["Auto-Submitted"] = "auto-generated"
-    until = action.expires_at.strftime("%Y-%m-%d %H:%M UTC")
-    mail.set_content(
-        f"Dear {payer.name},\n\n"
-        f"{request} {_amount(payment.amount)}.\n"
-        f"Please follow this link until {until}:\n\n"
-        f"{action.url}\n\n"
-        f"Without it the payment cannot be made, and we will ask you for another way to pay.\n"
-    )
     mail["Date"] = format_datetime(payment.created_at)
+    add_content(mail, _PACKAGE, "action", words)
     return mail
 
 
-def _amount(amount: Money) -> str:
-    return f"{amount.amount:f} {amount.currency}"
+def check_action_texts() -> None:
+    """Stop loudly if a language lacks a text that another has."""
+    check_texts(_PACKAGE)
+
+
+def _words(payer: Payer, payment: Payment, action: PayerAction, ask: str) -> dict[str, Any]:
+    language = language_of(payer.language)
+    texts, locale = texts_of(_PACKAGE, language), LOCALES[language]
+    amount = format_currency(payment.amount.amount, payment.amount.currency, locale=locale)
+    until = _until(action.expires_at, payer.time_zone, locale)
+    own = texts["asks"][ask]
+    return {
+        "language": language,
+        "subject": own["subject"],
+        "reminder": own["reminder"],
+        "greeting": texts["greeting"].format(name=one_line(payer.name)),
+        "lead": own["lead"].format(amount=amount),
+        "link": texts["link"].format(until=until),
+        "rows": [(texts["rows"]["amount"], amount), (texts["rows"]["until"], until)],
+        "button": texts["button"][ask],
+        "otherwise": texts["otherwise"],
+        "url": action.url,
+    }
+
+
+def _until(instant: datetime, time_zone: str, locale: str) -> str:
+    """Return an instant as the payer's clock shows it, with the zone: `4. November 2026, 11:00 MEZ`."""
+    zone = ZoneInfo(time_zone)
+    local = instant.astimezone(zone)
+    day, hour = format_date(local, "long", locale=locale), format_time(local, "short", tzinfo=zone, locale=locale)
+    return f"{day}, {hour} {format_instant(local, 'zzz', tzinfo=zone, locale=locale)}"

@@ -62,6 +62,7 @@ _METHOD = """
 SELECT tenant_id, provider, customer_reference, method_reference FROM payment_methods
 WHERE tenant_id = %s AND customer_reference IS NOT NULL ORDER BY created_at DESC, provider LIMIT 1
 """
+_FORGET_METHOD = "DELETE FROM payment_methods WHERE tenant_id = %s AND provider = %s AND method_reference = %s"
 _NEXT_WEBHOOK = """
 SELECT provider, event_id, event_type, body FROM webhook_inbox WHERE processed_at IS NULL
 ORDER BY received_at, event_id LIMIT 1 FOR UPDATE SKIP LOCKED
@@ -211,7 +212,8 @@ class PostgresPayments:
         async with self._pool.connection() as connection:
             row = await (
                 await connection.execute(
-                    "SELECT tenant_id, name, email FROM tenants WHERE tenant_id = %s", (tenant_id,)
+                    "SELECT tenant_id, name, email, language, time_zone FROM tenants WHERE tenant_id = %s",
+                    (tenant_id,),
                 )
             ).fetchone()
         return Payer(**row) if row else None
@@ -231,6 +233,11 @@ class PostgresPayments:
         """Store the references, replacing earlier ones of the same provider."""
         async with self._pool.connection() as connection:
             await UpkeepRows(connection).save_payer_method(method, now)
+
+    async def forget_method(self, tenant_id: str, provider: str, method_reference: str) -> None:
+        """Forget the references, unless another method has taken this one's place."""
+        async with self._pool.connection() as connection:
+            await connection.execute(_FORGET_METHOD, (tenant_id, provider, method_reference))
 
     async def list_payments(
         self, tenant: str | None, invoice: str | None, status: str | None, limit: int, starting_after: str | None

@@ -17,8 +17,9 @@ from prometheus_client import Counter
 from core.clock import Clock
 from core.creditor_reference import creditor_reference, print_reference
 from core.errors import ConflictError, InvalidInputError, UnavailableError
+from payments.domain.language import language_of
 from payments.dunning.domain.case import Case, judge, may_retry
-from payments.dunning.domain.reminder import Reminder, language_of
+from payments.dunning.domain.reminder import Reminder
 from payments.dunning.domain.schedule import MAILED, DoneStep, PlannedStep, Schedules, StepKind
 from payments.dunning.ports import HELD_FOR, STARTED, ChargeAgain, DunningBook, OpenCase, StartedRetry
 

@@ -7,8 +7,7 @@ from datetime import datetime
 
 from core.errors import must_hold
 from core.ids import derive_id
-
-LANGUAGES = ("en", "es", "pt", "de")
+from payments.domain.language import LANGUAGES
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +37,6 @@ class Reminder:
 def message_id_of(invoice_id: str, step: str) -> str:
     """Return the id of a step's mail, the same however often it is sent: the left part of its Message-ID."""
     return derive_id("dun", invoice_id, step)
-
-
-def language_of(wanted: str) -> str:
-    """Return the language to write in; English where there are no texts."""
-    return wanted if wanted in LANGUAGES else "en"
 
 
 def retry_pause_seconds(attempts: int) -> int:
