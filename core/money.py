@@ -28,6 +28,8 @@ _CODES_BY_PLACES: dict[int, str] = {
 }
 MINOR_UNITS: dict[str, int] = {code: places for places, codes in _CODES_BY_PLACES.items() for code in codes.split()}
 # One minor unit of each, made once: every line is rounded to it.
+# More digits before the point than any sum of money has.
+_DIGITS_MAX = 20
 _STEPS = {code: Decimal(1).scaleb(-places) for code, places in MINOR_UNITS.items()}
 
 
@@ -66,6 +68,14 @@ def round_to_minor(amount: Decimal, currency: str) -> Decimal:
     """Round half up (away from zero on a tie) to the currency's minor unit; raises `InvalidInputError`."""
     step = _STEPS.get(currency) or Decimal(1).scaleb(-minor_units(currency))
     return amount.quantize(step, rounding=ROUND_HALF_UP)
+
+
+def is_whole_minor(amount: Decimal, currency: str) -> bool:
+    """Tell whether an amount has no fraction of a minor unit; no to NaN and to what is beyond any sum of money.
+
+    For amounts that people and providers name: what is too large to be rounded is an answer, not an error.
+    """
+    return amount.is_finite() and amount.adjusted() < _DIGITS_MAX and round_to_minor(amount, currency) == amount
 
 
 def to_minor(amount: Decimal, currency: str) -> int:

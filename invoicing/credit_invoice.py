@@ -13,7 +13,7 @@ from typing import Any
 from core.clock import Clock
 from core.errors import Fault, InvalidInputError, NotFoundError
 from core.ids import derive_id
-from core.money import round_to_minor
+from core.money import is_whole_minor, round_to_minor
 from invoicing.domain.credit_note import given_back, lowered_together, shares_of, value_of
 from invoicing.domain.invoice import Draft, Origin
 from invoicing.domain.lines import Line, Share
@@ -127,7 +127,7 @@ def _together(line: Line, shares: list[Share]) -> list[Share]:
 
 
 def _checked(amount: Decimal, currency: str, path: str) -> Decimal:
-    if not amount.is_finite() or amount <= 0 or round_to_minor(amount, currency) != amount:
+    if not is_whole_minor(amount, currency) or amount <= 0:
         reason = f"expected an amount above zero in whole minor units of {currency}, got {amount}"
         raise InvalidInputError([Fault("invalid_amount", reason, path)])
     return round_to_minor(amount, currency)

@@ -12,7 +12,7 @@ from decimal import Decimal
 
 from core.clock import Clock
 from core.errors import BrokenInvariantError, ConflictError, Fault, InvalidInputError, NotFoundError
-from core.money import Money, round_to_minor
+from core.money import Money, is_whole_minor
 from payments.charge_invoice import KEY_LIFE
 from payments.domain.card_data import refuse_card_numbers
 from payments.domain.dispute import HELD
@@ -141,10 +141,11 @@ async def _amount_of(unit: PaymentUnit, payment: Payment, request: RefundRequest
         raise _refuse("disputed", f"the payer's bank holds the money of {payment.payment_id}", "payment_id")
     left = left_to_refund(payment, await unit.refunds_of(payment.payment_id))
     amount = left if request.amount is None else request.amount
-    if amount <= 0 or round_to_minor(amount, payment.amount.currency) != amount:
+    if amount <= 0 or not is_whole_minor(amount, payment.amount.currency):
         if request.amount is None:
             raise _refuse("exceeds_payment", f"{payment.payment_id} is refunded in full", "amount")
-        raise _refuse("invalid_amount", f"expected such as 12.50, got {amount:f} {payment.amount.currency}", "amount")
+        reason = f"expected such as 12.50, got {str(amount)[:40]} {payment.amount.currency}"
+        raise _refuse("invalid_amount", reason, "amount")
     if amount > left:
         raise _refuse("exceeds_payment", f"{amount:f} asked, {left:f} {payment.amount.currency} is left", "amount")
     return Money(amount, payment.amount.currency)

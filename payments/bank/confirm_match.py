@@ -15,7 +15,7 @@ from typing import Literal
 from core.clock import Clock
 from core.errors import ConflictError, Fault, InvalidInputError, NotFoundError, must_hold
 from core.ids import derive_id
-from core.money import Money, round_to_minor
+from core.money import Money, is_whole_minor
 from ledger.domain.postings import WIRE, of_bank_fee
 from payments.bank.domain.match import Proposal, Reason, Rules
 from payments.bank.ports import Allocation, BankDesk, BankEntry, BankUnit, Payable
@@ -171,8 +171,8 @@ def _share_out(
             continue
         opened = payable.invoice.open_amount
         amount = min(left, opened) if wanted.amount is None else wanted.amount
-        if wanted.amount is not None and (amount <= 0 or round_to_minor(amount, entry.currency) != amount):
-            faults.append(Fault("invalid_amount", f"{amount:f} is no amount of {entry.currency}", path))
+        if wanted.amount is not None and (not is_whole_minor(amount, entry.currency) or amount <= 0):
+            faults.append(Fault("invalid_amount", f"{str(amount)[:40]} is no amount of {entry.currency}", path))
         elif amount > left or not amount:
             reason = f"{left:f} {entry.currency} of the entry is left, {payable.invoice.number} would get {amount:f}"
             faults.append(Fault("exceeds_entry", reason, path))

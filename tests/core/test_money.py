@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import BrokenInvariantError, InvalidInputError
-from core.money import MINOR_UNITS, Money, allocate, from_minor, minor_units, round_to_minor, to_minor
+from core.money import MINOR_UNITS, Money, allocate, from_minor, is_whole_minor, minor_units, round_to_minor, to_minor
 from tests.shared_data import SHARED_DATA
 
 CURRENCIES = st.sampled_from(sorted(MINOR_UNITS))
@@ -94,3 +94,16 @@ def test_floats_do_not_mix_with_decimals():
         Decimal("0.1") + 0.1
     with pytest.raises(FloatOperation):
         Decimal(1 / 10)
+
+
+@pytest.mark.parametrize(
+    ("text", "currency", "is_whole"),
+    [
+        ("12.50", "EUR", True), ("0", "EUR", True), ("-3.10", "EUR", True), ("12.505", "EUR", False),
+        ("1.5", "JPY", False), ("1.005", "KWD", True), ("1E+2", "EUR", True), ("1E-30", "EUR", False),
+        ("9" * 20, "EUR", True), ("9" * 21, "EUR", False), ("1E+999999", "EUR", False), ("NaN", "EUR", False),
+        ("-Infinity", "EUR", False),
+    ],
+)  # fmt: skip
+def test_whole_minor_units(text: str, currency: str, is_whole: bool) -> None:
+    assert is_whole_minor(Decimal(text), currency) is is_whole
