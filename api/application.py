@@ -10,6 +10,7 @@ from api.envelope import Envelope
 from api.problems import add_problem_handlers
 from api.routes.alerts import create_alert_router
 from api.routes.dead_letters import create_dead_letter_router
+from api.routes.deliveries import create_delivery_router
 from api.routes.entitlements import create_entitlement_router
 from api.routes.grants import create_grant_router
 from api.routes.invoice_changes import create_invoice_change_router
@@ -50,6 +51,7 @@ def create_app(dependencies: Dependencies) -> FastAPI:
     # Where the earlier service had it: webhook endpoints are configured at the provider and hard to move.
     app.include_router(create_webhook_router(dependencies, ""), include_in_schema=False)
     app.include_router(create_invoice_change_router(dependencies, PREFIX))
+    app.include_router(create_delivery_router(dependencies, PREFIX))
     app.include_router(create_payment_router(dependencies, PREFIX))
     app.include_router(create_dead_letter_router(dependencies, PREFIX))
     app.include_router(create_entitlement_router(dependencies, PREFIX))

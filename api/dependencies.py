@@ -10,6 +10,7 @@ from api.ports import (
     AlertDesk,
     CostBook,
     DeadLetterDesk,
+    DocumentClerk,
     HeaderWebhookReceiver,
     InvoiceBook,
     InvoiceDesk,
@@ -57,3 +58,4 @@ class Dependencies:
     payments: PaymentDesk | None = None
     paypal_webhooks: HeaderWebhookReceiver | None = None
     tenants: TenantDesk | None = None
+    documents: DocumentClerk | None = None

@@ -30,6 +30,10 @@ class DocumentNotReadyError(NotFoundError):
     code = "document_not_ready"
 
 
+class OnlyADraftError(DocumentNotReadyError):
+    """The invoice is a draft: it has no document, and may be looked at as a PDF."""
+
+
 class CostBook(Protocol):
     """What tenants' open periods cost so far."""
 
@@ -129,6 +133,25 @@ class PaymentDesk(Protocol):
 
     async def list_disputes(self) -> list[dict[str, Any]]:
         """Return disputes that wait for evidence or a decision, the nearest deadline first."""
+        ...
+
+
+class DocumentClerk(Protocol):
+    """What may be done with documents; `reference` is an id or a printed number."""
+
+    async def draft_pdf(self, reference: str) -> bytes:
+        """Return the PDF of a draft, marked on every page; nothing of it is kept.
+
+        Raises `NotFoundError`, `InvalidInputError` (`not_a_draft`), `UnavailableError` if a store is away.
+        """
+        ...
+
+    async def resend(self, reference: str, *, to: str | None, key: str) -> dict[str, Any]:
+        """Have an issued document sent once more, to its buyer or to an address; the same key sends once.
+
+        Raises `NotFoundError`, `InvalidInputError` (`void_invoice`, `no_address`, `invalid_address`, `mail_off`),
+        `ConflictError` where the key was used for another address, `UnavailableError`.
+        """
         ...
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -21,6 +22,8 @@ from invoicing.adapters.clickhouse import ClickHouseUsage
 from invoicing.adapters.kafka import KafkaRequests, KafkaRequestsWaiting, KafkaUsageProgress
 from invoicing.adapters.postgres_books import PostgresBooks
 from invoicing.adapters.postgres_register import PostgresRegister
+from invoicing.document_commands import at_desk, write_file
+from invoicing.document_commands import register as register_documents
 from invoicing.domain.snapshot import money_text
 from invoicing.follow_run import follow_run
 from invoicing.life_commands import register as register_life
@@ -39,6 +42,7 @@ app = typer.Typer(help="Invoices: ask for them, look at them.", no_args_is_help=
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 T = TypeVar("T")
 register_life(app)
+register_documents(app)
 _LOOK_AGAIN_SECONDS = 0.5
 
 
@@ -115,11 +119,19 @@ def preview(
     quantity: Annotated[str | None, typer.Option(help="As if it had this quantity (seats).")] = None,
     cancel: Annotated[bool, typer.Option("--cancel", help="As if it were cancelled.")] = False,
     at: Annotated[str | None, typer.Option(help="When the change counts from, ISO 8601 with a zone; now.")] = None,
+    pdf: Annotated[Path | None, typer.Option(help="Write it as a marked PDF to this file instead.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the invoice of the present billing period as it would be, with a change or without; nothing is stored."""
     instant = SystemClock().now() if at is None else _read_instant(at)
     wish = Wish(plan_id=plan, quantity=_read_quantity(quantity), cancel=cancel)
+    if pdf is not None:
+        wanted = wish if wish != Wish() else None
+        write_file(
+            pdf, at_desk(lambda desk: desk.preview_pdf(tenant, instant, subscription_id=subscription, wish=wanted))
+        )
+        typer.echo(f"{pdf}: marked as a draft")
+        return
     shown = asyncio.run(_preview(load_settings(), tenant, subscription, wish, instant))
     if as_json:
         typer.echo(json.dumps(preview_document(shown)))

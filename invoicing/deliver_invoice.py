@@ -64,4 +64,7 @@ async def _try(delivery: DocumentDelivery, documents: DocumentStore, mailer: Mai
         if document is None or content is None or hashlib.sha256(content).hexdigest() != document.sha256:
             return Attempt(Answer.UNAVAILABLE, f"{name} is not at hand, or not what was recorded")
         attachments.append(Attachment(name, media_type.partition(";")[0], content))
-    return await mailer.send(write_mail(delivery.snapshot, delivery.address, attachments, dated=delivery.created_at))
+    mail = write_mail(
+        delivery.snapshot, delivery.address, attachments, dated=delivery.created_at, resend_id=delivery.resend_id
+    )
+    return await mailer.send(mail)

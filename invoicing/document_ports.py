@@ -37,13 +37,19 @@ class DocumentRegister(Protocol):
         ...
 
     async def record(self, documents: Sequence[Document], *, send_to: str | None, now: datetime) -> None:
-        """Record documents of one invoice, and once that they are to be sent to an address, in one transaction."""
+        """Record documents of one invoice, and once that they are to be sent to an address, in one transaction.
+
+        What was recorded before with other bytes is kept beside.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentDelivery:
-    """A document on its way. `attempts` counts those before; `created_at` is when it was first to be sent."""
+    """A document on its way. `attempts` counts those before; `created_at` is when it was first to be sent.
+
+    `resend_id` is "" for the first delivery, else names the wish to have it sent once more.
+    """
 
     invoice_id: str
     address: str
@@ -52,6 +58,33 @@ class DocumentDelivery:
     status: str
     snapshot: Mapping[str, Any]
     documents: Mapping[str, Document]
+    resend_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Resend:
+    """A wish to have a document sent once more, and what became of it."""
+
+    resend_id: str
+    invoice_id: str
+    address: str
+    status: str
+    attempts: int
+    created_at: datetime
+    sent_at: datetime | None = None
+    last_error: str = ""
+
+
+class Resends(Protocol):
+    """Wishes to have documents sent once more."""
+
+    async def find(self, reference: str) -> StoredSnapshot | None:
+        """Return an issued document by its number or id, with the invoice's status."""
+        ...
+
+    async def add_resend(self, resend_id: str, invoice_id: str, address: str, now: datetime) -> Resend:
+        """Write the wish down, to be sent soon, and return it; one that is there stays as it is and is returned."""
+        ...
 
 
 class HeldDelivery(Protocol):

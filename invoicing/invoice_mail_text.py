@@ -14,7 +14,12 @@ from invoicing.domain.invoice_mail import Attachment, InvoiceMail
 
 
 def write_mail(
-    snapshot: Mapping[str, Any], recipient: str, attachments: Sequence[Attachment], *, dated: datetime
+    snapshot: Mapping[str, Any],
+    recipient: str,
+    attachments: Sequence[Attachment],
+    *,
+    dated: datetime,
+    resend_id: str = "",
 ) -> InvoiceMail:
     """Return the mail with a document, from the seller of its snapshot."""
     shown = open_snapshot(snapshot)
@@ -56,4 +61,5 @@ def write_mail(
         text,
         attachments,
         dated,
+        resend_id,
     )

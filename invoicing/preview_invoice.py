@@ -6,10 +6,11 @@ happens: no more usage, no other change, no credit granted or drawn meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 from core.errors import Fault, InvalidInputError, NotFoundError
 from core.meters import Meter
@@ -20,6 +21,7 @@ from invoicing.domain.lines import Line
 from invoicing.domain.subscribed import Subscribed
 from invoicing.domain.tax.document_taxes import taxes_of
 from invoicing.domain.tax.taxed_lines import TaxGroup
+from invoicing.invoice_period import last_held, plan_shown
 from invoicing.ports import Account, Books, UsageReader
 from invoicing.propose_invoice import propose_invoice
 from rating.domain.credit import dues_of, plan_draws
@@ -53,6 +55,10 @@ class Preview:
     total: Decimal
     credits_applied: Decimal
     taxes: tuple[TaxGroup, ...] = ()
+    sequence: int = 1
+    # What its document would name: the plan held last, and whose days bound the period.
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    time_zone: str = "UTC"
 
     @property
     def tax(self) -> Decimal:
@@ -142,7 +148,11 @@ async def _preview(
         credits = total_drawn(plan_draws(held, dues, proposal.currency, period.end))
     name = period_name(timeline.cycle, period)
     taxes = taxes_of(lines)
-    return Preview(subscribed.subscription_id, period, name, proposal.currency, lines, total, credits, taxes)
+    plan = plan_shown(last_held(subscribed, timeline, period), subscribed.plan_of(meters))
+    return Preview(
+        subscribed.subscription_id, period, name, proposal.currency, lines, total, credits, taxes,
+        proposal.sequence, plan, timeline.cycle.time_zone,
+    )  # fmt: skip
 
 
 async def _find(account: Account, subscription_id: str | None, at: datetime) -> Subscribed:

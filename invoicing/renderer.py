@@ -38,6 +38,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     documents, clock = open_documents(settings), SystemClock()
     workers = RenderWorkers(settings.render_processes)
     by_mail = settings.invoice_email and settings.smtp_url is not None
+    # What a person asks to be sent again goes out even where nothing is sent by itself.
     try:
         async with create_pool(settings, max_size=4) as pool:
             register = PostgresDocuments(pool)
@@ -65,7 +66,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(TopicConsumer(settings, INVOICE_FINALIZED, GROUP, finalized).run(stop))
                 tasks.create_task(TopicConsumer(settings, INVOICE_VOIDED, VOIDED_GROUP, voided).run(stop))
-                if by_mail and settings.smtp_url is not None:
+                if settings.smtp_url is not None:
                     mailer = SmtpMailer(settings.smtp_url)
                     tasks.create_task(deliver_until(stop, register, documents=documents, mailer=mailer, clock=clock))
     finally:

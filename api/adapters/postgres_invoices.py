@@ -12,7 +12,7 @@ import psycopg
 import structlog
 from psycopg_pool import PoolTimeout
 
-from api.ports import Document, DocumentNotReadyError
+from api.ports import Document, DocumentNotReadyError, OnlyADraftError
 from core.errors import NotFoundError, UnavailableError
 from core.period import format_instant
 from runtime.postgres import Connection, Pool
@@ -40,7 +40,7 @@ SELECT category, rate, place, kind, base, tax, reason_code, note FROM invoice_ta
 ORDER BY rate DESC, place, category
 """
 _DOCUMENT = """
-SELECT i.invoice_id, i.number, d.location, d.sha256
+SELECT i.invoice_id, i.number, i.status, d.location, d.sha256
 FROM invoices i LEFT JOIN invoice_documents d ON d.invoice_id = i.invoice_id
  AND d.media_type = CASE WHEN i.status = 'void' THEN %(media_type)s || ';mark=void' ELSE %(media_type)s END
 WHERE i.invoice_id = %(invoice_id)s
@@ -100,6 +100,8 @@ class PostgresInvoices:
             ).fetchone()
         if row is None:
             raise NotFoundError(f"no invoice {invoice_id!r}")
+        if row["status"] == "draft":
+            raise OnlyADraftError(f"invoice {invoice_id} is a draft: it has no {media_type} yet")
         if row["location"] is None:
             raise DocumentNotReadyError(f"invoice {invoice_id} is not rendered as {media_type} yet")
         content = await self._read_document(row["location"])

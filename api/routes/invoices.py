@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from api.dependencies import Dependencies
-from api.ports import Document
+from api.ports import Document, OnlyADraftError
 from api.problems import respond_json
 from core.ids import TENANT_PATTERN
 
@@ -52,8 +52,16 @@ def create_invoice_router(dependencies: Dependencies, prefix: str) -> APIRouter:
         invoice_id: Annotated[str, Path(pattern=_ID)],
         form: Annotated[Literal["pdf", "cii", "ubl"], Query(alias="format")] = "pdf",
     ) -> Response:
-        """Return an invoice's document: the PDF (Factur-X), or the e-invoice as XML in CII or UBL."""
-        return _respond(await dependencies.invoices.find_document(invoice_id, _TYPES[form]), form)
+        """Return an invoice's document: the PDF (Factur-X), or the e-invoice as XML in CII or UBL.
+
+        Of a draft there is a PDF that says on every page that it is none; nothing of it is kept.
+        """
+        try:
+            return _respond(await dependencies.invoices.find_document(invoice_id, _TYPES[form]), form)
+        except OnlyADraftError:
+            if form != "pdf" or dependencies.documents is None:
+                raise
+            return _respond_draft(await dependencies.documents.draft_pdf(invoice_id), invoice_id)
 
     return router
 
@@ -68,6 +76,17 @@ def _respond(document: Document, form: str) -> Response:
         "X-Content-Type-Options": "nosniff",
     }
     return Response(document.content, 200, headers, _PDF if form == "pdf" else _XML)
+
+
+def _respond_draft(content: bytes, invoice_id: str) -> Response:
+    headers = {
+        "Content-Disposition": f'inline; filename="{invoice_id}.draft.pdf"',
+        # The next one may say something else.
+        "Cache-Control": "no-store",
+        "Content-Security-Policy": "sandbox",
+        "X-Content-Type-Options": "nosniff",
+    }
+    return Response(content, 200, headers, _PDF)
 
 
 def _wanted(accept: str) -> str | None:

@@ -1,7 +1,7 @@
 """HTML to PDF/A-3b by WeasyPrint. Owns that rendering reaches nothing and that a snapshot always gives the same bytes.
 
-Only `data:` and the bundled fonts are fetched; no other font is looked for but those of `METERBOOK_FONTS_DIR` and of the
-extra `cjk`.
+Only `data:` and the bundled fonts are fetched; no other font is looked for but those of `METERBOOK_FONTS_DIR` and of
+the extra `cjk`.
 The e-invoice is embedded while the file is written, so it is never taken apart again.
 """
 
@@ -136,7 +136,7 @@ def _xmp_uri() -> str:
 
 
 def extra_fonts() -> list[Path]:
-    """Return folders of fonts beside the bundled ones: the operator's, and those of the extra `cjk` if it is installed."""
+    """Return folders of fonts beside the bundled ones: the operator's, and those of the extra `cjk` if it is there."""
     operators = os.environ.get("METERBOOK_FONTS_DIR")
     package = util.find_spec(_CJK_PACKAGE)
     installed = (package.submodule_search_locations or ()) if package else ()
@@ -189,7 +189,7 @@ def _style() -> _Style:
 
 
 def _without_constants(text: str) -> str:
-    """Put in the values of `:root`, which no document changes: to look up a variable takes as long as ten plain values."""
+    """Put in the values of `:root`, which no document changes: looking up a variable takes as long as ten values."""
     found = re.search(r":root \{([^}]*)\}", text)
     for name, value in re.findall(r"(--[\w-]+): ([^;]+);", found.group(1) if found else ""):
         text = text.replace(f"var({name})", value)
@@ -212,15 +212,16 @@ def _page_numbers(language: str) -> str:
 def _page_type(fetcher: Any) -> Callable[[str], Any]:
     """Return what makes a document of XHTML, as the templates write it, with no styles but the bundled sheet's.
 
-    The library has only its own HTML parser in Python and its own sheet for any page there may be: a sixth of a document.
+    The library's own parser is for any HTML there may be, and so is its own sheet: together a sixth of a document.
     """
     from cssselect2 import ElementWrapper
     from weasyprint import HTML
 
     class Page(HTML):  # type: ignore[misc]
         def __init__(self, text: str) -> None:
+            root = ElementTree.fromstring(text)  # noqa: S314 - our own template, every text in it is escaped
             self.base_url, self.url_fetcher, self.media_type = "asset:", fetcher, "print"
-            self.wrapper_element = ElementWrapper.from_html_root(ElementTree.fromstring(text))
+            self.wrapper_element = ElementWrapper.from_html_root(root)
             self.etree_element = self.wrapper_element.etree_element
 
         def _ua_stylesheets(self, forms: bool = False) -> list[Any]:

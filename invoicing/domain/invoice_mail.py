@@ -1,4 +1,4 @@
-"""The mail that brings a document. Owns its Message-ID: one per document and address, so sent twice it is one."""
+"""The mail that brings a document. Owns its Message-ID: one per document, address and wish, so sent twice it is one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class InvoiceMail:
-    """A mail with a document. `dated` is when it was first to be sent, so that a repeat is the same to the byte."""
+    """A mail with a document. `dated` is when it was first to be sent, so that a repeat is the same to the byte.
+
+    `resend_id` names the wish to have it sent once more, which makes it another mail.
+    """
 
     invoice_id: str
     sender_name: str
@@ -33,12 +36,17 @@ class InvoiceMail:
     text: str
     attachments: Sequence[Attachment]
     dated: datetime
+    resend_id: str = ""
+
+    @property
+    def _cause(self) -> tuple[str, ...]:
+        return (self.invoice_id, self.recipient, *([self.resend_id] if self.resend_id else []))
 
     @property
     def message_id(self) -> str:
-        """Made from document and address: receivers that have it already drop a repeat."""
+        """Made from what it is sent for: receivers that have it already drop a repeat."""
         domain = parseaddr(self.sender)[1].rpartition("@")[2] or "meterbook.invalid"
-        return f"<{derive_id('mail', self.invoice_id, self.recipient)}@{domain}>"
+        return f"<{derive_id('mail', *self._cause)}@{domain}>"
 
     def as_message(self) -> EmailMessage:
         """Return the message as it is sent; headers cannot be added to by a name that holds a line break."""
@@ -55,7 +63,7 @@ class InvoiceMail:
         for one in self.attachments:
             kind, _, subtype = one.media_type.partition("/")
             mail.add_attachment(one.content, maintype=kind, subtype=subtype, filename=one.name)
-        mail.set_boundary(derive_id("part", self.invoice_id, self.recipient))
+        mail.set_boundary(derive_id("part", *self._cause))
         return mail
 
 

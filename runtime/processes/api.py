@@ -21,6 +21,7 @@ from catalogues.load_input_forms import load_input_forms
 from core.clock import Clock, SystemClock
 from core.usage_event import IngestLimits
 from invoicing.adapters.object_store import open_documents
+from invoicing.document_desk import open_document_desk
 from invoicing.invoice_desk import open_invoice_desk
 from metering.dead_letters.desk import open_desk
 from metering.usage_desk import open_usage_desk
@@ -120,7 +121,9 @@ async def open_dependencies(settings: Settings) -> AsyncIterator[Dependencies]:
         usage = await stack.enter_async_context(open_usage_desk(settings))
         costs = await stack.enter_async_context(open_running_costs(settings))
         invoice_desk = await stack.enter_async_context(open_invoice_desk(settings, pool, NoteRefundDesk(clock)))
+        documents = await stack.enter_async_context(open_document_desk(settings, pool))
         yield Dependencies(
+            documents=documents,
             registry=_registry(settings, pool, clock),
             publisher=publisher,
             quotas=quotas,

@@ -466,6 +466,37 @@ CREATE TABLE document_deliveries (
 );
 CREATE INDEX document_deliveries_open ON document_deliveries (next_attempt_at) WHERE status = 'pending';
 
+-- Documents that somebody asked to be sent once more, once per key; tried like deliveries.
+CREATE TABLE document_resends (
+    resend_id          text PRIMARY KEY,
+    invoice_id         text NOT NULL REFERENCES invoices,
+    channel            text NOT NULL CHECK (channel IN ('email')),
+    address            text NOT NULL,
+    tenant_id          text NOT NULL REFERENCES tenants,
+    status             text NOT NULL CHECK (status IN ('pending', 'sent', 'refused')),
+    attempts           integer NOT NULL DEFAULT 0,
+    next_attempt_at    timestamptz NOT NULL,
+    last_error         text,
+    created_at         timestamptz NOT NULL,
+    sent_at            timestamptz,
+    CHECK ((status = 'sent') = (sent_at IS NOT NULL))
+);
+CREATE INDEX document_resends_open ON document_resends (next_attempt_at) WHERE status = 'pending';
+CREATE INDEX document_resends_by_invoice ON document_resends (invoice_id);
+
+-- What was recorded of a document before other bytes took its place; nothing is forgotten.
+CREATE TABLE replaced_documents (
+    invoice_id         text NOT NULL REFERENCES invoices,
+    media_type         text NOT NULL,
+    location           text NOT NULL,
+    sha256             text NOT NULL,
+    bytes              bigint NOT NULL CHECK (bytes > 0),
+    rendered_at        timestamptz NOT NULL,
+    replaced_at        timestamptz NOT NULL,
+    replaced_by        text NOT NULL,
+    PRIMARY KEY (invoice_id, media_type, sha256, replaced_by)
+);
+
 -- One row per attempt, committed as 'pending' before the provider is called.
 CREATE TABLE payments (
     payment_id         text PRIMARY KEY,
@@ -543,6 +574,14 @@ CREATE TABLE credit_note_refund_parts (
     credit_note_id     text NOT NULL REFERENCES credit_note_refunds
 );
 CREATE INDEX credit_note_refund_parts_of_note ON credit_note_refund_parts (credit_note_id);
+
+-- What was said of bank entries over HTTP, by the request's key: the same key gets the same answer and does nothing.
+CREATE TABLE bank_requests (
+    request_key        text PRIMARY KEY,
+    asked_sha256       text NOT NULL,
+    answer             jsonb,
+    asked_at           timestamptz NOT NULL
+);
 
 -- The sum of refunds never exceeds what was settled, whoever writes: the payment's row is locked while it is counted.
 CREATE FUNCTION guard_refunds() RETURNS trigger LANGUAGE plpgsql AS $$

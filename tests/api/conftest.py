@@ -14,7 +14,7 @@ import pytest
 
 from api.application import create_app
 from api.dependencies import Dependencies
-from api.ports import Document, DocumentNotReadyError, InvoiceDesk
+from api.ports import Document, DocumentClerk, DocumentNotReadyError, InvoiceDesk
 from catalogues.load_input_forms import load_input_forms
 from core.clock import ManualClock
 from core.errors import NotFoundError
@@ -179,6 +179,7 @@ class Fakes:
     reservations: MemoryReservations = field(default_factory=MemoryReservations)
     invoices: MemoryInvoices = field(default_factory=MemoryInvoices)
     invoice_desk: InvoiceDesk | None = None
+    documents: DocumentClerk | None = None
     dead_letters: MemoryDeadLetters = field(default_factory=MemoryDeadLetters)
     usage: MemoryUsage = field(default_factory=MemoryUsage)
     alerts: MemoryAlerts = field(default_factory=MemoryAlerts)
@@ -220,6 +221,7 @@ class Fakes:
             check_seconds=0.2,
             make_id=lambda: "made-here",
             invoice_desk=self.invoice_desk,
+            documents=self.documents,
         )
 
 

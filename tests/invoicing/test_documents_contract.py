@@ -73,6 +73,7 @@ async def opened(settings: Settings, invoice_id: str) -> AsyncIterator[PostgresD
         async with pool.connection() as connection:
             # Nothing else may be due while deliveries are looked for.
             await connection.execute("UPDATE document_deliveries SET status = 'refused' WHERE status = 'pending'")
+            await connection.execute("UPDATE document_resends SET status = 'refused' WHERE status = 'pending'")
             await connection.execute(
                 "INSERT INTO invoices (invoice_id, tenant_id, subscription_id, period_start, period_end, sequence,"
                 " status, number, currency, subtotal, total, issued_at, due_at, snapshot, snapshot_sha256,"
@@ -137,3 +138,52 @@ async def test_a_delivery_is_claimed_once_held_by_one_and_remembers_its_tries(un
     await documents.record([document(under_test)], send_to="ap@acme.example", now=LATER)
     async with documents.hold_due(LATER + timedelta(days=9)) as held:
         assert held is None, "sent once is sent"
+
+
+async def test_a_wish_to_send_once_more_is_written_down_once_and_tried_like_a_delivery(under_test: UnderTest) -> None:
+    documents, invoice_id = under_test.documents, under_test.invoice_id
+    await documents.record([document(under_test)], send_to=None, now=NOW)
+    resend_id = f"resend-{invoice_id}"
+    for address in ("ap@acme.example", "other@acme.example"):
+        wish = await documents.add_resend(resend_id, invoice_id, address, NOW)
+        assert (wish.address, wish.status, wish.attempts, wish.created_at) == ("ap@acme.example", "pending", 0, NOW)
+    async with documents.hold_due(NOW) as held:
+        assert held is not None
+        assert (held.delivery.resend_id, held.delivery.address) == (resend_id, "ap@acme.example")
+        if under_test.settings is not None:
+            async with documents.hold_due(NOW) as second:
+                assert second is None, "a row that is held is nobody else's"
+        await held.record(Plan("pending", LATER), error="421 later", now=NOW)
+    wish = await documents.add_resend(resend_id, invoice_id, "ap@acme.example", LATER)
+    assert (wish.attempts, wish.last_error, wish.sent_at) == (1, "421 later", None)
+    async with documents.hold_due(LATER) as held:
+        assert held is not None
+        await held.record(Plan("sent", LATER), error="", now=LATER)
+    wish = await documents.add_resend(resend_id, invoice_id, "ap@acme.example", LATER)
+    assert (wish.status, wish.sent_at, wish.last_error) == ("sent", LATER, "")
+    async with documents.hold_due(LATER + timedelta(days=9)) as held:
+        assert held is None
+
+
+async def test_a_document_is_found_by_number_and_by_id(under_test: UnderTest) -> None:
+    stored = await under_test.documents.find(under_test.invoice_id)
+    assert stored is not None
+    assert stored.snapshot == SNAPSHOT
+    assert await under_test.documents.find(stored.number) == stored
+    assert await under_test.documents.find("MB-unknown") is None
+
+
+async def test_what_was_recorded_before_is_kept_beside(under_test: UnderTest) -> None:
+    documents = under_test.documents
+    for sha256 in ("a" * 64, "a" * 64, "b" * 64):
+        await documents.record([document(under_test, sha256=sha256)], send_to=None, now=NOW)
+    assert await replaced_digests(under_test) == ["a" * 64]
+
+
+async def replaced_digests(under_test: UnderTest) -> list[str]:
+    if isinstance(under_test.documents, MemoryDocuments):
+        return [one.sha256 for one in under_test.documents.replaced]
+    assert under_test.settings is not None
+    async with await psycopg.AsyncConnection.connect(under_test.settings.postgres) as connection:
+        query = "SELECT sha256 FROM replaced_documents WHERE invoice_id = %s"
+        return [row[0] for row in await (await connection.execute(query, (under_test.invoice_id,))).fetchall()]

@@ -30,7 +30,7 @@ def column(days: dict[date, Decimal]) -> dict[str, Any]:
 
 def read(table: UsageTable) -> dict[tuple[int, str], str]:
     """Return what stands in a column beside a day's label."""
-    found = {}
+    found: dict[tuple[int, str], str] = {}
     for block in table.blocks:
         for number, shown in enumerate(block.columns):
             assert len(shown) == len(block.days)

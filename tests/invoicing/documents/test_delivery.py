@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.clock import ManualClock
+from core.errors import ConflictError, InvalidInputError, NotFoundError
 from invoicing.adapters.folder import FolderDocuments
 from invoicing.adapters.smtp import SmtpMailer
 from invoicing.deliver_invoice import deliver_next
@@ -20,6 +21,7 @@ from invoicing.domain.document import LANGUAGES
 from invoicing.domain.invoice_mail import Attachment
 from invoicing.invoice_mail_text import write_mail
 from invoicing.ports import Document, StoredSnapshot
+from invoicing.resend_invoice import resend_invoice
 from tests.invoicing.documents.memory import ListeningMailer, MemoryDocuments, void
 from tests.invoicing.documents.samples import snapshot
 from tests.invoicing.scene import at
@@ -96,6 +98,44 @@ async def test_an_invoice_that_was_taken_back_before_it_left_is_not_sent(tmp_pat
     post.register.snapshots["inv_1"] = void(post.stored)
     assert await post.deliver()
     assert (post.mailer.mails, post.row["status"], post.row["error"]) == ([], "refused", "the invoice is void")
+
+
+async def test_what_is_sent_once_more_is_a_mail_of_its_own_once_per_key(tmp_path: Path) -> None:
+    post = Post(tmp_path)
+    await post.record()
+    assert await post.deliver()
+    for reference, to, key in (("inv_1", None, "a"), ("MB-2026-000042", None, "a"), ("inv_1", "x@b.example", "b")):
+        sent = await resend_invoice(reference, to=to, key=key, resends=post.register, clock=post.clock)
+        assert (sent.address, sent.status) == (to or "ap@acme.example", "pending")
+    while await post.deliver():
+        pass
+    mails = post.mailer.mails
+    assert [mail.recipient for mail in mails] == ["ap@acme.example", "ap@acme.example", "x@b.example"]
+    assert len({mail.message_id for mail in mails}) == 3
+    assert mails[1].attachments == mails[0].attachments
+    again = await resend_invoice("inv_1", to=None, key="a", resends=post.register, clock=post.clock)
+    assert (again.status, again.attempts, again.sent_at) == ("sent", 1, NOW)
+    assert not await post.deliver(), "the same key is the same mail"
+    with pytest.raises(ConflictError):
+        await resend_invoice("inv_1", to="other@b.example", key="a", resends=post.register, clock=post.clock)
+
+
+@pytest.mark.parametrize(
+    ("to", "code"),
+    [(None, "no_address"), ("", "no_address"), ("acme", "invalid_address"), ("a@b, c@d", "invalid_address"),
+     ("a@b\r\nBcc: c@d", "invalid_address"), (f"{'a' * 250}@b.example", "invalid_address")],
+)  # fmt: skip
+async def test_what_cannot_be_sent_is_refused_by_name(tmp_path: Path, to: str | None, code: str) -> None:
+    post = Post(tmp_path, snapshot(bill_to={"email": ""}))
+    with pytest.raises(InvalidInputError) as refused:
+        await resend_invoice("inv_1", to=to, key="a", resends=post.register, clock=post.clock)
+    assert (refused.value.faults[0].code, post.register.rows) == (code, {})
+    with pytest.raises(NotFoundError):
+        await resend_invoice("inv_2", to="a@b.example", key="a", resends=post.register, clock=post.clock)
+    post.register.snapshots["inv_1"] = void(post.stored)
+    with pytest.raises(InvalidInputError) as refused:
+        await resend_invoice("inv_1", to="a@b.example", key="a", resends=post.register, clock=post.clock)
+    assert refused.value.faults[0].code == "void_invoice"
 
 
 @given(st.integers(min_value=1, max_value=400), st.sampled_from(Answer))

@@ -13,7 +13,7 @@ from core.errors import BrokenInvariantError, InvalidInputError
 from invoicing.adapters.folder import FolderDocuments
 from invoicing.domain.document import Mark
 from invoicing.ports import Document, StoredSnapshot
-from invoicing.render_invoice import render_invoice
+from invoicing.render_invoice import Made, Outcome, render_invoice
 from rating.domain.digest import digest_of
 from tests.invoicing.documents.memory import CountingRenderer, MemoryDocuments, void
 from tests.invoicing.scene import at
@@ -28,6 +28,11 @@ class Shop:
         self.register, self.render = MemoryDocuments(stored), CountingRenderer()
 
     async def deliver(self, invoice_id: str = "inv_1", *, mark: Mark = "", by_mail: bool = False) -> Document:
+        return (await self.make(invoice_id, mark=mark, by_mail=by_mail))[0].document
+
+    async def make(
+        self, invoice_id: str = "inv_1", *, mark: Mark = "", by_mail: bool = False, replace: bool = False
+    ) -> list[Made]:
         return await render_invoice(
             invoice_id,
             register=self.register,
@@ -36,6 +41,7 @@ class Shop:
             clock=ManualClock(at("2026-11-03")),
             mark=mark,
             by_mail=by_mail,
+            replace=replace,
         )
 
 
@@ -63,6 +69,52 @@ async def test_a_document_that_is_gone_or_changed_is_made_again(tmp_path: Path, 
     assert await shop.deliver() == document
     assert shop.render.calls == 2
     assert file.read_bytes() == before
+
+
+def outcomes(made: list[Made]) -> dict[str, Outcome]:
+    return {one.document.media_type.rpartition("=")[2]: one.outcome for one in made}
+
+
+async def test_it_says_of_each_file_what_became_of_it(tmp_path: Path) -> None:
+    shop, (all_kept, pdf) = Shop(tmp_path), (Outcome.KEPT, "application/pdf")
+    assert outcomes(await shop.make()) == {pdf: Outcome.MADE, "cii": Outcome.MADE, "ubl": Outcome.MADE}
+    assert outcomes(await shop.make()) == {pdf: all_kept, "cii": all_kept, "ubl": all_kept}
+    (tmp_path / "acme" / "MB-2026-000001.ubl.xml").unlink()
+    assert outcomes(await shop.make()) == {pdf: all_kept, "cii": all_kept, "ubl": Outcome.SAME_BYTES}
+
+
+@pytest.mark.parametrize("harm", ["gone", "changed"])
+async def test_other_bytes_take_the_place_of_recorded_ones_only_if_somebody_says_so(tmp_path: Path, harm: str) -> None:
+    shop = Shop(tmp_path)
+    before = await shop.make()
+    shop.render.edition = " of another release"
+    assert await shop.make() == [replace(one, outcome=Outcome.KEPT) for one in before], "what is there stays"
+    file = tmp_path / "acme" / "MB-2026-000001.pdf"
+    file.unlink() if harm == "gone" else file.write_bytes(b"tampered")
+    with pytest.raises(InvalidInputError) as refused:
+        await shop.make(by_mail=True)
+    assert refused.value.faults[0].code == "document_differs"
+    assert before[0].document.sha256 in refused.value.faults[0].reason
+    assert shop.register.recorded["inv_1"]["application/pdf"] == before[0].document
+    assert (file.exists(), shop.register.rows) == (harm == "changed", {}), "nothing is written"
+    made = await shop.make(replace=True)
+    assert made[0].outcome is Outcome.REPLACED
+    assert shop.register.recorded["inv_1"]["application/pdf"] == made[0].document
+    assert shop.register.replaced == [before[0].document], "what was recorded is kept beside"
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == made[0].document.sha256
+
+
+async def test_an_e_invoice_that_cannot_be_made_any_more_is_told(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    await shop.make()
+    (tmp_path / "acme" / "MB-2026-000001.cii.xml").unlink()
+    shop.render.refusal = "mixed_categories"
+    with pytest.raises(InvalidInputError) as refused:
+        await shop.make()
+    assert (refused.value.faults[0].code, "none any more" in refused.value.faults[0].reason) == (
+        "document_differs",
+        True,
+    )
 
 
 async def test_an_unknown_invoice_is_refused(tmp_path: Path) -> None:
