@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import asdict
 from datetime import date
 from typing import Annotated, Any
 
@@ -61,10 +62,16 @@ def rates(
         raise InvalidInputError([Fault("unknown_place", f"no rates of {place[:40]!r}", "place")])
     shown = {name: None if rate is None else rate_text(rate) for name, rate in known.items()}
     if as_json:
-        typer.echo(json.dumps({"on": day.isoformat(), "rates": shown}))
+        checks = {name: asdict(tables.checks[name]) for name in shown if name in tables.checks}
+        typer.echo(json.dumps({"on": day.isoformat(), "rates": shown, "checks": checks}))
         return
     for name, rate in shown.items():
         typer.echo(f"{name:<6} {tables.kinds[name]:<9} {'not known' if rate is None else rate + ' %'}")
+        check = tables.checks.get(name)
+        if place is not None and check is not None:
+            typer.echo(f"  rate: {check.rate_source or 'not checked'}")
+            note = f" ({check.note})" if check.note else ""
+            typer.echo(f"  software as a service: {check.services}{note}; {check.services_source or 'not checked'}")
 
 
 async def _check(settings: Settings, tenant_id: str | None) -> list[VatCheck]:

@@ -16,6 +16,8 @@ from rating.domain.fields import Fields
 
 _PLACE = re.compile(r"[A-Z]{2}(-[A-Z0-9]{1,3})?")
 _KINDS = frozenset({"vat", "sales_tax"})
+_UNCHECKED = "unchecked"
+_SERVICES = frozenset({"taxable", "not_taxable", "depends", "no_sales_tax", "unknown"})
 _POSTAL_CODES = re.compile(r"[A-Z0-9]+(-[A-Z0-9]+)?")
 _NOT_IN_CODES = re.compile(r"[^A-Z0-9]")
 
@@ -26,6 +28,20 @@ class DatedRate:
 
     since: date
     rate: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What a place's rate was checked against; "" is nothing.
+
+    `services` says whether software as a service is taxed there (`taxable`, `not_taxable`, `depends`, `no_sales_tax`,
+    `unknown`), and decides nothing: the seller lists where it collects.
+    """
+
+    rate_source: str
+    services: str
+    services_source: str
+    note: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +77,7 @@ class TaxTables:
     kinds: Mapping[str, str] = field(default_factory=dict)
     territories: Mapping[str, tuple[Territory, ...]] = field(default_factory=dict)
     needs_postal_code: frozenset[str] = frozenset()
+    checks: Mapping[str, Check] = field(default_factory=dict)
 
     def rate(self, place: str, on: date) -> Decimal | None:
         """Return the rate in percent that counts on a day, None if it is not known."""
@@ -79,6 +96,7 @@ def read_tables(documents: Sequence[tuple[str, object]]) -> tuple[TaxTables, lis
     kinds: dict[str, str] = {}
     territories: dict[str, tuple[Territory, ...]] = {}
     needs: set[str] = set()
+    checks: dict[str, Check] = {}
     for file, document in documents:
         found: list[Fault] = []
         fields = Fields(document, "", found)
@@ -89,6 +107,7 @@ def read_tables(documents: Sequence[tuple[str, object]]) -> tuple[TaxTables, lis
                     fields.fault(f"rates.{place}", "duplicate_place", f"{place} has rates in another file too")
                 rates[place] = _read_rates(place, dated, Fields(dated, f"rates.{place}", found))
                 kinds[place] = kind
+        checks |= _read_checks(fields)
         for country, items in fields.mapping("territories").items():
             below = Fields(items, f"territories.{country}", found)
             if country in territories:
@@ -103,7 +122,23 @@ def read_tables(documents: Sequence[tuple[str, object]]) -> tuple[TaxTables, lis
         for part in parts:
             if part.place and part.place not in rates:
                 faults.append(Fault("unknown_rate", f"{part.name} has no rate", f"territories.{country}"))
-    return TaxTables(rates, kinds, territories, frozenset(needs)), faults
+    return TaxTables(rates, kinds, territories, frozenset(needs), checks), faults
+
+
+def _read_checks(fields: Fields) -> dict[str, Check]:
+    given = Fields(fields.mapping("sources"), fields.at("sources"), fields.faults)
+    sources = {_UNCHECKED: "", **{name: given.text(name) for name in fields.mapping("sources")}}
+    found = {}
+    for place, document in fields.mapping("checks").items():
+        below = Fields(document, fields.at(f"checks.{place}"), fields.faults)
+        named = [below.text(name, default=_UNCHECKED) for name in ("rate", "by")]
+        for name in set(named) - set(sources):
+            below.fault("rate", "unknown_source", f"there is no source {name!r}")
+        services = below.choice("services", _SERVICES, "unknown_services")
+        rate_source, services_source = (sources.get(name, "") for name in named)
+        found[place] = Check(rate_source, services, services_source, below.text("note", default=""))
+        below.finish()
+    return found
 
 
 def _read_rates(place: str, document: object, fields: Fields) -> tuple[DatedRate, ...]:

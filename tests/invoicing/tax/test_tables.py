@@ -46,6 +46,35 @@ def test_every_member_state_and_every_state_has_a_rate() -> None:
     assert all((tables().rate(one, NOVEMBER) or 0) >= 15 for one in EU_MEMBER_STATES)
 
 
+def test_every_state_says_what_it_was_checked_against() -> None:
+    checks = tables().checks
+    assert set(checks) == {f"US-{state}" for state in US_STATES}
+    # What could not be checked is marked, and named in docs/tax.md.
+    assert {place for place, check in checks.items() if not check.rate_source} == {"US-DC"}
+    assert {place for place, check in checks.items() if check.services == "unknown"} == {
+        "US-AL", "US-ME", "US-NC", "US-ND", "US-NV",
+    }  # fmt: skip
+    for place, check in checks.items():
+        assert (check.services == "unknown") == (not check.services_source), place
+        assert (check.services == "no_sales_tax") == (tables().rate(place, NOVEMBER) == 0 and place != "US-AK"), place
+
+
+def test_louisianas_rate_falls_in_2030() -> None:
+    days = (date(2024, 12, 31), date(2025, 1, 1), date(2029, 12, 31), date(2030, 1, 1))
+    assert [str(tables().rate("US-LA", day)) for day in days] == ["4.45", "5", "5", "4.75"]
+
+
+def test_a_check_names_a_source_that_is_there() -> None:
+    document = {
+        "kind": "vat",
+        "rates": {"NZ": {"2010-10-01": "15"}},
+        "sources": {"a": "somebody"},
+        "checks": {"NZ": {"rate": "b", "services": "perhaps", "by": "a"}},
+    }
+    _, faults = read_tables([("x.yaml", document)])
+    assert sorted(fault.code for fault in faults) == ["unknown_services", "unknown_source"]
+
+
 @pytest.mark.shared_data
 @pytest.mark.parametrize("country", sorted(EU_MEMBER_STATES))
 def test_standard_rates_are_those_of_the_reference_on_every_day_since_2016(country: str) -> None:
