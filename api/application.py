@@ -9,6 +9,7 @@ from api.dependencies import Dependencies
 from api.envelope import Envelope
 from api.problems import add_problem_handlers
 from api.routes.alerts import create_alert_router
+from api.routes.bank import create_bank_router
 from api.routes.dead_letters import create_dead_letter_router
 from api.routes.deliveries import create_delivery_router
 from api.routes.entitlements import create_entitlement_router
@@ -16,6 +17,7 @@ from api.routes.grants import create_grant_router
 from api.routes.invoice_changes import create_invoice_change_router
 from api.routes.invoices import create_invoice_router
 from api.routes.operations import create_operations_router
+from api.routes.payment_methods import create_payment_method_router
 from api.routes.payments import create_payment_router
 from api.routes.quotas import create_quota_router
 from api.routes.reservations import create_reservation_router
@@ -53,6 +55,8 @@ def create_app(dependencies: Dependencies) -> FastAPI:
     app.include_router(create_invoice_change_router(dependencies, PREFIX))
     app.include_router(create_delivery_router(dependencies, PREFIX))
     app.include_router(create_payment_router(dependencies, PREFIX))
+    app.include_router(create_payment_method_router(dependencies, PREFIX))
+    app.include_router(create_bank_router(dependencies, PREFIX))
     app.include_router(create_dead_letter_router(dependencies, PREFIX))
     app.include_router(create_entitlement_router(dependencies, PREFIX))
     app.include_router(create_grant_router(dependencies, PREFIX))

@@ -8,12 +8,14 @@ from uuid import uuid4
 
 from api.ports import (
     AlertDesk,
+    BankClerk,
     CostBook,
     DeadLetterDesk,
     DocumentClerk,
     HeaderWebhookReceiver,
     InvoiceBook,
     InvoiceDesk,
+    MethodDesk,
     PaymentDesk,
     ReadinessCheck,
     RegistrySource,
@@ -58,4 +60,6 @@ class Dependencies:
     payments: PaymentDesk | None = None
     paypal_webhooks: HeaderWebhookReceiver | None = None
     tenants: TenantDesk | None = None
+    methods: MethodDesk | None = None
+    bank: BankClerk | None = None
     documents: DocumentClerk | None = None

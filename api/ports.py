@@ -136,6 +136,64 @@ class PaymentDesk(Protocol):
         ...
 
 
+class MethodDesk(Protocol):
+    """What tenants pay by, at the providers that are set up.
+
+    Raises `NotFoundError`, `InvalidInputError` with the provider's own code, `UnavailableError` where it is not set up
+    or does not answer.
+    """
+
+    async def list_methods(self, tenant_id: str) -> list[dict[str, Any]]:
+        """Return what the tenant can pay by; `is_default` is what invoices are paid by."""
+        ...
+
+    async def begin_setup(self, tenant_id: str, kinds: Sequence[str], *, key: str) -> dict[str, Any]:
+        """Return what opens the provider's own form in the payer's browser; the same key begins the same."""
+        ...
+
+    async def set_method(self, tenant_id: str, provider: str, method: str | None) -> dict[str, Any]:
+        """Save a method that the provider holds and pay by it from now on; what is so already stays as it is."""
+        ...
+
+    async def remove_method(self, tenant_id: str, provider: str, method: str) -> None:
+        """Take a saved method away; `ConflictError` (`default_method`) for the default while there are others."""
+        ...
+
+
+class BankClerk(Protocol):
+    """The bank desk; answers are documents, amounts in them decimal strings.
+
+    Raises `NotFoundError`, `InvalidInputError` with every fault and its place, `ConflictError` where an entry or a
+    statement does not stand so.
+    """
+
+    async def import_file(
+        self, content: bytes, *, file: str, format: str | None, profile: str | None, by: str
+    ) -> dict[str, Any]:
+        """Take a statement in, whole or not at all; one that came before brings nothing new."""
+        ...
+
+    async def list_proposals(self, entry: str | None) -> list[dict[str, Any]]:
+        """Return the entries that wait, oldest first, with what they may be for, best first."""
+        ...
+
+    async def confirm(self, entry: str, said: Mapping[str, Any], *, key: str, by: str) -> dict[str, Any]:
+        """Write down what an entry is for, once per key; `ConflictError` (`key_used`) if the key said otherwise."""
+        ...
+
+    async def reject(self, entry: str, *, reason: str, by: str) -> dict[str, Any]:
+        """Put an entry away that pays no invoice."""
+        ...
+
+    async def reopen(self, entry: str, *, by: str) -> dict[str, Any]:
+        """Take a rejection back."""
+        ...
+
+    async def list_accounts(self) -> list[dict[str, Any]]:
+        """Return each account: until when its statements go, whether books and bank agree, and what waits."""
+        ...
+
+
 class DocumentClerk(Protocol):
     """What may be done with documents; `reference` is an id or a printed number."""
 

@@ -49,6 +49,10 @@ class MethodRegistrar(Protocol):
         """Return the customer's saved methods, the newest first; raises as `begin_setup`."""
         ...
 
+    async def detach_method(self, method: str) -> None:
+        """Take a saved method from its customer for good; raises as `begin_setup`."""
+        ...
+
 
 class ProductList(Protocol):
     """The products and prices a provider shows in its own panel and forms."""

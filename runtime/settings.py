@@ -126,6 +126,8 @@ class Settings(BaseSettings):
 
     # Payments
     stripe_api_key: SecretStr | None = None
+    # A key that may keep customers and their methods and charge nobody, for the API; without it the one above.
+    stripe_methods_key: SecretStr | None = None
     stripe_api_base: str = "https://api.stripe.com"
     stripe_webhook_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     # Where a payer's browser ends up after 3-D Secure or approval, and how long a payment waits for its payer.

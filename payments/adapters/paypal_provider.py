@@ -26,6 +26,7 @@ from payments.adapters.paypal_order import (
 )
 from payments.domain.payment import AUTHENTICATION_ABANDONED, Outcome, Payment, PaymentStatus
 from payments.domain.refund import Refund, RefundOutcome, RefundStatus
+from payments.method_ports import MethodSetup, SavedMethod
 from payments.paypal_ports import CaptureAnswer
 from payments.ports import Payer, PaymentMethod, RefundNews, StoredWebhook, UnknownOutcomeError
 from runtime.settings import InvalidSettingsError, Settings
@@ -234,6 +235,19 @@ class PayPalProvider:
                 [Fault("unknown_method", f"PayPal payers approve each invoice: {BY_APPROVAL!r}", "--method")]
             )
         return method
+
+    async def begin_setup(
+        self, tenant_id: str, customer_reference: str, kinds: Sequence[str], request_key: str
+    ) -> MethodSetup:
+        """Refuse: payers approve each invoice at PayPal, and nothing is saved."""
+        raise InvalidInputError([Fault("unknown_method", "nothing is saved at PayPal: payers approve each invoice")])
+
+    async def list_methods(self, customer_reference: str) -> Sequence[SavedMethod]:
+        """Return the one way there is."""
+        return [SavedMethod(BY_APPROVAL, PayPalProvider.name, "PayPal", "", None)]
+
+    async def detach_method(self, method: str) -> None:
+        """Nothing is saved at PayPal that could be taken away."""
 
     async def confirms(self, content: bytes) -> bool:
         """Tell whether PayPal calls a webhook's signature good (`verify-webhook-signature`)."""

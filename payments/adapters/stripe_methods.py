@@ -69,6 +69,13 @@ class StripeMethods(StripeAccount):
             refuse(error)
         return MethodSetup(setup.id, setup.client_secret or "")
 
+    async def detach_method(self, method: str) -> None:
+        """Detach a PaymentMethod from its customer (API reference, "Detach a PaymentMethod")."""
+        try:
+            await self._client.v1.payment_methods.detach_async(method)
+        except stripe.StripeError as error:
+            refuse(error)
+
     async def list_methods(self, customer_reference: str) -> Sequence[SavedMethod]:
         """Return the customer's saved methods, the newest first."""
         try:

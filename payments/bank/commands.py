@@ -14,17 +14,17 @@ import typer
 
 from core.bank_account import BankAccount
 from core.clock import SystemClock
-from core.errors import Fault, InvalidInputError, NotFoundError
+from core.errors import Fault, InvalidInputError
 from core.read_yaml import read_yaml
 from payments.bank.adapters.postgres_desk import PostgresBankDesk
-from payments.bank.confirm_match import RESTS, Confirmed, Rest, Wanted, Wish, confirm_match, lock_open_entry, wish_of
-from payments.bank.confirm_return import confirm_return
+from payments.bank.clerk import bring_in, profile_files
+from payments.bank.confirm_entry import Said, confirm_entry
+from payments.bank.confirm_match import RESTS, Confirmed, Rest, Wanted, Wish
 from payments.bank.domain.csv_profile import CsvProfile, read_profile
-from payments.bank.domain.match import Rules
 from payments.bank.domain.statement import BYTES_MAX
-from payments.bank.import_statement import Imported, import_statements, read_statements
+from payments.bank.import_statement import Imported
 from payments.bank.ports import AccountState, BankEntry
-from payments.bank.propose_matches import Proposed, confirm_exact, propose_matches
+from payments.bank.propose_matches import propose_matches
 from payments.bank.reject_entry import reject_entry, reopen_entry
 from payments.bank.show import (
     account_fields,
@@ -46,7 +46,6 @@ AccountLoader = Callable[[Settings], Sequence[BankAccount]]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 By = Annotated[str | None, typer.Option(help="Who says so; the user of this machine if not given.")]
 EntryName = Annotated[str, typer.Argument(help="The entry's id (bent_…), or enough of its beginning.")]
-_SHIPPED = Path(__file__).parent / "profiles"
 
 
 def create_app(load_accounts: AccountLoader) -> typer.Typer:
@@ -121,19 +120,12 @@ def confirm(
     who = by or getpass.getuser()
     if rest not in RESTS:
         raise InvalidInputError([Fault("invalid_rest", f"expected one of {', '.join(RESTS)}, got {rest!r}", "--rest")])
-    if returns is not None:
-        if (invoice and len(invoice) > 1) or amount or proposed or fees_ours or rest != "open":
-            reason = "an entry that takes another back takes at most one --invoice beside"
-            raise InvalidInputError([Fault("contradiction", reason, "--returns")])
-        only = invoice[0] if invoice else None
-        done = _run(
-            lambda desk, _: confirm_return(entry, returns, desk=desk, clock=SystemClock(), by=who, invoice=only)
+    said = Said(Wish(_wanted(invoice or [], amount or []), fees_ours, _rest(rest), tenant), proposed, returns)
+    done = _run(
+        lambda desk, settings: confirm_entry(
+            entry, said, desk=desk, tolerances=settings.wire_fee_tolerance, clock=SystemClock(), by=who
         )
-    else:
-        wish = Wish(_wanted(invoice or [], amount or []), fees_ours, _rest(rest), tenant)
-        if proposed and wish.invoices:
-            raise InvalidInputError([Fault("contradiction", "either --proposed or --invoice", "--proposed")])
-        done = _run(lambda desk, settings: _confirm(desk, settings, entry, wish, who, proposed=proposed))
+    )
     if as_json:
         typer.echo(json.dumps(confirmed_fields(done)))
         return
@@ -186,42 +178,18 @@ async def _import(
     profile: CsvProfile | None,
     by: str,
 ) -> tuple[list[Imported], list[Confirmed]]:
-    content = _read(file)
-    statements = read_statements(content, file=file.name, format=format, profile=profile)
     async with create_pool(settings, max_size=1) as pool:
-        desk, clock = PostgresBankDesk(pool), SystemClock()
-        done = await import_statements(
-            content, statements, file=file.name, accounts=accounts, desk=desk, clock=clock, by=by
+        return await bring_in(
+            _read(file),
+            file=file.name,
+            format=format,
+            profile=profile,
+            accounts=accounts,
+            desk=PostgresBankDesk(pool),
+            tolerances=settings.wire_fee_tolerance if settings.wire_confirm_exact else None,
+            clock=SystemClock(),
+            by=by,
         )
-        new = {entry.entry_id for each in done for entry in each.new_entries}
-        if not settings.wire_confirm_exact or not new:
-            return done, []
-        tolerances = settings.wire_fee_tolerance
-        return done, await confirm_exact(desk=desk, clock=clock, tolerances=tolerances, only=new)
-
-
-async def _confirm(
-    desk: PostgresBankDesk, settings: Settings, entry: str, wish: Wish, by: str, *, proposed: bool
-) -> Confirmed:
-    async with desk.transaction() as unit:
-        found = await lock_open_entry(unit, entry)
-    rules = Rules(settings.wire_fee_tolerance.get(found.currency, Decimal(0)))
-    if proposed:
-        best = await _best(desk, settings, entry)
-        if best.proposals[0].returns is not None:
-            original = best.proposals[0].returns
-            reasons = best.proposals[0].reasons
-            return await confirm_return(entry, original, desk=desk, clock=SystemClock(), by=by, reasons=reasons)
-        wish = wish_of(best.proposals[0], rest=wish.rest)
-    return await confirm_match(entry, wish, desk=desk, clock=SystemClock(), by=by, rules=rules)
-
-
-async def _best(desk: PostgresBankDesk, settings: Settings, entry: str) -> Proposed:
-    found = await propose_matches(desk=desk, tolerances=settings.wire_fee_tolerance)
-    own = [each for each in found if each.entry.entry_id.startswith(entry) and each.proposals]
-    if len(own) != 1:
-        raise NotFoundError(f"nothing is proposed for one entry that begins with {entry[:60]!r}")
-    return own[0]
 
 
 def _wanted(invoices: Sequence[str], amounts: Sequence[str]) -> tuple[Wanted, ...]:
@@ -238,7 +206,7 @@ def _amount(text: str) -> Decimal:
         amount = Decimal(text) if len(text) <= 24 else Decimal("NaN")
     except InvalidOperation:
         amount = Decimal("NaN")
-    if not amount.is_finite() or abs(amount.adjusted()) > 20:
+    if not amount.is_finite():
         raise InvalidInputError([Fault("invalid_amount", f"expected such as 12.50, got {text[:40]!r}", "--amount")])
     return amount
 
@@ -250,8 +218,7 @@ def _rest(text: str) -> Rest:
 def _profile(name: str | None) -> CsvProfile | None:
     if name is None:
         return None
-    shipped = {file.stem: file for file in _SHIPPED.glob("*.yaml")}
-    file = shipped.get(name, Path(name))
+    file = profile_files().get(name, Path(name))
     document, _ = read_yaml(_read(file), file.name)
     return read_profile(document, file.name)
 

@@ -28,6 +28,7 @@ from metering.usage_desk import open_usage_desk
 from payments.adapters.paypal_certificates import PayPalCertificates, load_roots
 from payments.adapters.paypal_provider import PayPalProvider, create_paypal_provider, has_paypal
 from payments.adapters.postgres_store import PostgresPayments
+from payments.method_desk import open_method_desk
 from payments.payment_desk import NoteRefundDesk, PaymentDesk
 from payments.ports import WebhookInbox
 from payments.receive_paypal_webhook import receive_paypal_webhook
@@ -36,6 +37,7 @@ from quotas.desk import open_quota_desk
 from rating.running_cost_desk import open_running_costs
 from runtime.clickhouse import connection_arguments
 from runtime.postgres import Pool, create_pool
+from runtime.processes.bank import open_clerk
 from runtime.registry import RegistryCache
 from runtime.settings import Settings
 from runtime.webhooks_out.worker import outgoing_policy
@@ -134,6 +136,8 @@ async def open_dependencies(settings: Settings) -> AsyncIterator[Dependencies]:
             costs=costs,
             invoice_desk=invoice_desk,
             payments=PaymentDesk(pool, clock),
+            methods=await stack.enter_async_context(open_method_desk(settings, pool)),
+            bank=open_clerk(settings, pool, clock),
             paypal_webhooks=await _open_paypal(settings, pool, stack, clock),
             tenants=PostgresTenantDesk(pool, clock),
             alerts=PostgresAlerts(pool, outgoing_policy(settings), clock),

@@ -161,7 +161,13 @@ async def test_openapi_describes_every_endpoint(client: httpx2.AsyncClient) -> N
     paths = (await client.get("/openapi.json")).json()["paths"]
     assert set(paths) == {
         "/api/v1/payments", "/api/v1/payments/{payment_id}", "/api/v1/payments/{payment_id}/refunds",
-        "/api/v1/disputes",
+        "/api/v1/disputes", "/api/v1/refunds/owed",
+        "/api/v1/credit-notes/{reference}/refund", "/api/v1/credit-notes/{reference}/credit",
+        "/api/v1/payment-methods", "/api/v1/payment-methods/setups", "/api/v1/payment-methods/{method}",
+        "/api/v1/payment-methods/{method}/default",
+        "/api/v1/bank/statements", "/api/v1/bank/proposals", "/api/v1/bank/accounts",
+        "/api/v1/bank/entries/{entry}/confirm", "/api/v1/bank/entries/{entry}/reject",
+        "/api/v1/bank/entries/{entry}/reopen",
         "/api/v1/usage", "/api/v1/usage/batch", "/api/v1/usage/current", "/api/v1/entitlements/{tenant_id}",
         "/api/v1/entitlements/{tenant_id}/{feature}", "/api/v1/grants", "/api/v1/grants/{grant_id}/void",
         "/api/v1/reservations", "/api/v1/reservations/{reservation_id}", "/api/v1/reservations/{reservation_id}/commit",

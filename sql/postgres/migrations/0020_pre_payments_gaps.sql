@@ -17,3 +17,11 @@ CREATE TABLE credit_note_refund_parts (
     credit_note_id     text NOT NULL REFERENCES credit_note_refunds
 );
 CREATE INDEX credit_note_refund_parts_of_note ON credit_note_refund_parts (credit_note_id);
+
+-- What was said of bank entries over HTTP, by the request's key: the same key gets the same answer and does nothing.
+CREATE TABLE bank_requests (
+    request_key        text PRIMARY KEY,
+    asked_sha256       text NOT NULL,
+    answer             jsonb,
+    asked_at           timestamptz NOT NULL
+);
