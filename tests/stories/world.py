@@ -117,7 +117,7 @@ class World:
         self.pool, self._authority = pool, authority
         self.clock = ManualClock(at("2026-10-01T09:00"))
         self.usage = MemoryUsage()
-        self.terms: Terms = replace(TERMS, tables=tables())
+        self.terms: Terms = TERMS
         self.stripe = StripeStandIn("sk_test_stories", _SECRET)
         self.paypal: PayPalSide | None = None
         self.store, self.books = PostgresPayments(pool), PostgresBooks(pool)
@@ -150,7 +150,7 @@ class World:
 
     def sell_from(self, tax: SellerTax, **terms: Any) -> None:
         """Let the seller charge tax from here on."""
-        self.terms = replace(self.terms, seller=replace(self.terms.seller, tax=tax), **terms)
+        self.terms = replace(self.terms, seller=replace(self.terms.seller, tax=tax), tables=tables(), **terms)
 
     async def tenant(
         self, name: str, plan: str | None = None, *, pays: str | None = "pm_card_visa", **facts: Any
@@ -366,9 +366,10 @@ class World:
         waiting = await self.rows("SELECT entry_id FROM bank_entries WHERE status <> 'done' ORDER BY entry_id")
         return [one for one in entries if one in {row["entry_id"] for row in waiting}]
 
-    async def confirm(self, entry: str, *numbers: str, **wish: Any) -> Confirmed:
-        """Say as a person what a transfer is for."""
-        wanted = Wish(tuple(Wanted(number) for number in numbers), **wish)
+    async def confirm(self, entry: str, *numbers: str | tuple[str, str], **wish: Any) -> Confirmed:
+        """Say as a person what a transfer is for: invoices, with what each gets if it is not all that is open."""
+        named = [(one, None) if isinstance(one, str) else (one[0], D(one[1])) for one in numbers]
+        wanted = Wish(tuple(Wanted(number, amount) for number, amount in named), **wish)
         done = await confirm_match(entry, wanted, desk=self.desk, clock=self.clock, by="ada")
         await self.turn()
         return done
