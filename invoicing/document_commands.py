@@ -52,7 +52,7 @@ def resend(
 def render(
     number: Number,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Let other bytes than the recorded ones take their place.")
+        bool, typer.Option("--replace", help="Make all of them anew; other bytes than recorded take their place.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:

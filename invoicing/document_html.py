@@ -6,6 +6,7 @@ Tenants' texts are data only: everything is escaped, an undefined name is an err
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -22,6 +23,8 @@ from invoicing.domain.payment_code import TransferOrder, transfer_order
 from invoicing.domain.xml_text import clean_xml_text
 
 BASE_TEMPLATE = "invoice.html"
+# Breaks that are no markup and have no glyph.
+_BREAKS = re.compile("[\x85\u2028\u2029]")
 _BENEATH = ("discount", "maximum")
 # Whose shapes of Han characters the buyer's country reads (classes of the stylesheet).
 _HAN = {"CN": "CN", "SG": "CN", "TW": "TW", "HK": "HK", "MO": "HK", "JP": "JP", "KR": "KR"}
@@ -62,7 +65,7 @@ def document_html(snapshot: Mapping[str, Any], mark: Mark = "") -> str:
             "group_name": lambda name: words.text(f"group_{name}") if words.has(f"group_{name}") else name,
         }
     )
-    return clean_xml_text(page)
+    return _BREAKS.sub(" ", clean_xml_text(page))
 
 
 @functools.cache

@@ -68,10 +68,11 @@ async def render_invoice(
     """Return the invoice's files, the PDF first; only those are made that are not there as recorded, byte for byte.
 
     `mark` "void" makes the copy of a void invoice that says so. `by_mail` sends the documents to the buyer, once.
-    `replace` lets other bytes than the recorded ones take their place, as after a release of a library. Raises
-    `InvalidInputError`: `unknown_invoice`; `rendering_failed` with the renderer's reason; `document_differs` where what
-    was made anew has other bytes: then nothing is written. All for a person; the books need no document. A snapshot
-    that is not what its hash says stops the work.
+    `replace` makes all of them anew, and other bytes than the recorded ones take their place, under another name: as
+    after a release of a library, or with fonts that were missing. Raises `InvalidInputError`: `unknown_invoice`;
+    `rendering_failed` with the renderer's reason; `document_differs` where what was made anew has other bytes: then
+    nothing is written. All for a person; the books need no document. A snapshot that is not what its hash says stops
+    the work.
     """
     stored = await register.snapshot(invoice_id)
     if stored is None:
@@ -80,7 +81,7 @@ async def render_invoice(
     wanted = VOID_PDF_TYPE if mark else PDF_TYPE
     before = await register.documents(invoice_id)
     recorded = [one for one in (wanted, *([] if mark else (CII_TYPE, UBL_TYPE))) if one in before]
-    kept = [one for one in recorded if await _is_kept(before[one], documents)]
+    kept = [] if replace else [one for one in recorded if await _is_kept(before[one], documents)]
     if wanted in kept and kept == recorded:
         return [Made(before[one], Outcome.KEPT) for one in kept]
     try:
@@ -96,7 +97,10 @@ async def render_invoice(
     if changed:
         _say_changed(stored, changed, before, files, replace=replace)
     made = [
-        Made(await _keep(stored, one, content, documents), _outcome(one, before, changed))
+        Made(
+            await _keep(stored, one, content, documents, before.get(one), is_changed=one in changed),
+            _outcome(one, before, changed),
+        )
         for one, content in files.items()
     ]
     send_to = str(stored.snapshot["bill_to"]["email"]) if by_mail and not mark and stored.status != _VOID else None
@@ -158,9 +162,21 @@ def _files(rendered: Rendered, wanted: str) -> dict[str, bytes]:
     return files
 
 
-async def _keep(stored: StoredSnapshot, media_type: str, content: bytes, documents: DocumentStore) -> Document:
-    location = await documents.write(f"{stored.tenant_id}/{stored.number}{_ENDINGS[media_type]}", content)
-    return Document(stored.invoice_id, media_type, location, _sha256(content), len(content))
+async def _keep(
+    stored: StoredSnapshot,
+    media_type: str,
+    content: bytes,
+    documents: DocumentStore,
+    before: Document | None,
+    *,
+    is_changed: bool,
+) -> Document:
+    """Write a file; one that takes the place of another gets its digest in its name, so that both are there."""
+    name, ending, digest = f"{stored.tenant_id}/{stored.number}", _ENDINGS[media_type], _sha256(content)
+    if is_changed or (before is not None and not before.location.endswith(f"/{stored.number}{ending}")):
+        name = f"{name}.{digest[:12]}"
+    location = await documents.write(f"{name}{ending}", content)
+    return Document(stored.invoice_id, media_type, location, digest, len(content))
 
 
 async def _is_kept(document: Document, documents: DocumentStore) -> bool:

@@ -51,7 +51,7 @@ def test_a_name_is_printed_and_can_be_copied(name: str, country: str) -> None:
 
 def test_what_no_font_has_is_told_and_control_characters_are_left_out() -> None:
     assert render_document(snapshot(name=f"Acme {TIBETAN}")).glyphs_missing == "".join(sorted(TIBETAN))
-    assert render_document(snapshot(name="A\x00c\x0bm\ue000e\ufffe")).glyphs_missing == "\ue000"
+    assert render_document(snapshot(name="A\x00c\x0bm\ue000e\ufffe\x85\u2028\u2029")).glyphs_missing == "\ue000"
 
 
 def test_without_the_extra_the_same_bytes_and_chinese_is_told_as_missing() -> None:

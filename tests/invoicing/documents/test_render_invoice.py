@@ -101,7 +101,25 @@ async def test_other_bytes_take_the_place_of_recorded_ones_only_if_somebody_says
     assert made[0].outcome is Outcome.REPLACED
     assert shop.register.recorded["inv_1"]["application/pdf"] == made[0].document
     assert shop.register.replaced == [before[0].document], "what was recorded is kept beside"
-    assert hashlib.sha256(file.read_bytes()).hexdigest() == made[0].document.sha256
+    assert made[0].document.location != before[0].document.location
+    again = Path(made[0].document.location)
+    assert hashlib.sha256(again.read_bytes()).hexdigest() == made[0].document.sha256
+    again.unlink()
+    made_again = await shop.make()
+    assert (made_again[0].document, made_again[0].outcome) == (made[0].document, Outcome.SAME_BYTES)
+
+
+async def test_what_is_there_is_made_anew_where_somebody_says_so_and_the_old_file_stays(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    before = await shop.make()
+    assert {one.outcome for one in await shop.make(replace=True)} == {Outcome.SAME_BYTES}
+    shop.render.edition = " with the fonts that were missing"
+    made = await shop.make(replace=True)
+    assert outcomes(made) == {
+        "application/pdf": Outcome.REPLACED, "cii": Outcome.SAME_BYTES, "ubl": Outcome.SAME_BYTES,
+    }  # fmt: skip
+    for one in (before[0].document, made[0].document):
+        assert hashlib.sha256(Path(one.location).read_bytes()).hexdigest() == one.sha256, "both are there"
 
 
 async def test_an_e_invoice_that_cannot_be_made_any_more_is_told(tmp_path: Path) -> None:
