@@ -21,8 +21,6 @@ from pypdf import PdfReader
 from tests.chaos.money_world import BASE, METER, PRICE, Billing
 from tests.chaos.row import Row
 
-_CENT = Decimal("0.01")
-
 
 @dataclass(frozen=True)
 class Owed:
@@ -39,12 +37,16 @@ def monthly(row: Row, tenants: Iterable[str], month: str, *, is_paid: bool) -> l
     return [
         Owed(
             tenant,
-            BASE
-            + (used.get((tenant, METER, month), (Decimal(), 0))[0] * PRICE).quantize(_CENT, rounding=ROUND_HALF_UP),
+            BASE + cents(used.get((tenant, METER, month), (Decimal(), 0))[0] * PRICE),
             is_paid,
         )
         for tenant in tenants
     ]
+
+
+def cents(amount: Decimal) -> Decimal:
+    """Round to cents, half up."""
+    return amount.quantize(Decimal("0.01"), rounding=ROUND_HALF_UP)
 
 
 def rows(row: Row, query: str, *parameters: Any) -> list[dict[str, Any]]:
