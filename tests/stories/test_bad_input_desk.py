@@ -113,8 +113,8 @@ async def test_items_that_cannot_be_sold(world: World) -> None:
 
 async def test_refunds_that_cannot_be_made(world: World) -> None:
     await one_open_and_one_paid(world)
-    payment, _ = await world._payment_of(PAID)
-    unpaid, _ = await world._payment_of(OPEN)
+    payment, _ = await world.payment_of(PAID)
+    unpaid, _ = await world.payment_of(OPEN)
 
     async def refund(**changes: Any) -> object:
         facts = {"payment_id": payment, "key": "k", "amount": D("1.00"), "reason": "r", "requested_by": "me", **changes}

@@ -93,7 +93,7 @@ def changed(message: Any, changes: dict[str, Any]) -> bytes:
 
 
 async def settlement_of(world: World, number: str, **changes: Any) -> PaymentSettled:
-    payment, reference = await world._payment_of(number)
+    payment, reference = await world.payment_of(number)
     (row,) = await world.rows("SELECT invoice_id, tenant_id FROM invoices WHERE number = %s", number)
     known = {"payment_id": payment, "provider_reference": reference, "provider": "stripe", "currency": "EUR"}
     return PaymentSettled(**{**row, **known, "amount": "30.00", "settled_at": "2026-11-02T09:00:00Z", **changes})
@@ -135,7 +135,7 @@ async def test_invoices_that_cannot_be_charged(world: World) -> None:
     opened, _ = await one_open_and_one_paid(world)
     payload = (await world.rows("SELECT payload FROM outbox WHERE key = 'acme' AND topic = 'invoice.finalized'"))[0]
     message = decode_message(bytes(payload["payload"]), InvoiceFinalized)
-    payment, _ = await world._payment_of(opened.number)
+    payment, _ = await world.payment_of(opened.number)
 
     async def charge(raw: bytes, retry_of: str | None = None) -> None:
         invoice = decode_message(raw, InvoiceFinalized)
@@ -167,7 +167,7 @@ async def test_requests_that_cannot_be_invoiced(world: World) -> None:
 @given(data=st.data())
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_in_any_field_is_a_message_or_refused(data: st.DataObject) -> None:
-    kind = data.draw(st.sampled_from(KINDS))
+    kind: Any = data.draw(st.sampled_from(KINDS))
     junk = st.one_of(st.text(), st.integers(), st.none(), st.lists(st.text()), st.binary().map(repr))
     document = {name: data.draw(junk) for name in kind.__struct_fields__}
     with suppress(InvalidInputError):

@@ -13,7 +13,7 @@ from payments.adapters.paypal_order import PayPalWebhookReader
 from payments.adapters.stripe_events import StripeWebhookReader
 from payments.apply_webhook import apply_next_webhook
 from payments.domain.payment import Refusal
-from payments.ports import StoredWebhook
+from payments.ports import StoredWebhook, WebhookReader
 from payments.receive_paypal_webhook import receive_paypal_webhook
 from payments.receive_webhook import receive_webhook
 from tests.standins.paypal_server import WEBHOOK_ID
@@ -55,7 +55,7 @@ async def receive(world: World, body: bytes) -> None:
 
 async def apply(world: World) -> list[str]:
     """Give what waits its effect and return the refusals."""
-    readers = {"stripe": StripeWebhookReader(), "paypal": PayPalWebhookReader()}
+    readers: dict[str, WebhookReader] = {"stripe": StripeWebhookReader(), "paypal": PayPalWebhookReader()}
     while await apply_next_webhook(store=world.store, readers=readers, clock=world.clock) is not None:
         pass
     rows = await world.rows(

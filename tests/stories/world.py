@@ -42,7 +42,6 @@ from invoicing.tax_ports import VatAnswer
 from invoicing.terms import Terms
 from invoicing.void_invoice import void_invoice
 from invoicing.write_off_invoice import write_off_invoice
-from ledger.adapters.postgres import PostgresLedger
 from ledger.adapters.postgres_audit import PostgresAudit
 from ledger.check_ledger import check_ledger
 from payments.adapters.postgres_store import PostgresPayments
@@ -95,13 +94,12 @@ from tests.standins.stripe_intents import authenticate_intent
 from tests.standins.stripe_server import StripeStandIn
 from tests.standins.stripe_webhooks import encode_event, sign
 from tests.stories.paypal_side import PayPalSide
+from tests.stories.reading import Readings
 
 D = Decimal
 _SECRET = "whsec_stories"
 _SCHEDULES = load_schedules(None)
 _OUTSIDE = Cause(None, None)
-# Where a worker is, and when it looked last: no row of these says what is owed, paid or told to anybody.
-_MARKS = frozenset({"dunning_cases", "provider_sweeps", "schema_migrations"})
 
 
 def rates(currency: str, rate: str) -> ExchangeRates:
@@ -110,11 +108,12 @@ def rates(currency: str, rate: str) -> ExchangeRates:
     return ExchangeRates("EUR", "ECB", days, {day: {currency: D(rate)} for day in days})
 
 
-class World:
+class World(Readings):
     """One seller, its tenants, and the days as they pass."""
 
     def __init__(self, pool: Pool, authority: Authority) -> None:
-        self.pool, self._authority = pool, authority
+        super().__init__(pool)
+        self._authority = authority
         self.clock = ManualClock(at("2026-10-01T09:00"))
         self.usage = MemoryUsage()
         self.terms: Terms = TERMS
@@ -219,12 +218,6 @@ class World:
                 ledger=PostgresCreditLedger(connection), facts=PostgresSaleFacts(connection), now=self.clock.now(),
             )  # fmt: skip
 
-    async def credit_left(self, name: str) -> str:
-        """Return the balance of all credits of a tenant."""
-        async with self.pool.connection() as connection:
-            credits = await PostgresCreditLedger(connection).credits(name)
-        return f"{sum((one.balance for one in credits), D(0)):.2f}"
-
     async def pay_out(self, name: str, amount: str) -> None:
         """Take an amount off a tenant's newest credit, because its money is given back."""
         async with self.pool.connection() as connection, connection.transaction():
@@ -292,22 +285,7 @@ class World:
         await self.turn()
         return done
 
-    async def invoice(self, number: str) -> tuple[str, str, str]:
-        """Return an invoice's status, what was paid, and what is open."""
-        (row,) = await self.rows(
-            "SELECT status, amount_paid, amount_due - amount_paid AS open FROM invoices WHERE number = %s", number
-        )
-        return row["status"], f"{row['amount_paid']:.2f}", f"{row['open']:.2f}"
-
     # Money
-
-    async def payments(self, number: str) -> list[str]:
-        """Return what was tried to be paid of an invoice, such as `stripe failed 59.50`."""
-        rows = await self.rows(
-            "SELECT provider, payments.status, payments.amount FROM payments JOIN invoices USING (invoice_id)"
-            " WHERE number = %s ORDER BY attempt", number,
-        )  # fmt: skip
-        return [f"{row['provider']} {row['status']} {row['amount']:f}" for row in rows]
 
     @property
     def charged(self) -> list[str]:
@@ -316,7 +294,7 @@ class World:
 
     async def refund(self, number: str, amount: str | None, key: str = "first") -> Refund:
         """Give money of an invoice's payment back."""
-        payment_id, _ = await self._payment_of(number)
+        payment_id, _ = await self.payment_of(number)
         wish = RefundRequest(payment_id, key, None if amount is None else D(amount), "asked for it", "clerk")
         done = await refund_payment(wish, store=self.store, providers=self.providers, clock=self.clock)
         await self.turn()
@@ -324,7 +302,7 @@ class World:
 
     async def dispute(self, number: str, ending: str | None = None) -> None:
         """Let the payer's bank take an invoice's payment back; `ending` is how the dispute that is open ends."""
-        _, reference = await self._payment_of(number)
+        _, reference = await self.payment_of(number)
         account = self.stripe.account
         if ending is None:
             open_dispute(
@@ -337,16 +315,9 @@ class World:
 
     async def authenticate(self, number: str) -> None:
         """Pass 3-D Secure as the payer."""
-        _, reference = await self._payment_of(number)
+        _, reference = await self.payment_of(number)
         authenticate_intent(self.stripe.account, reference, success=True, cause=_OUTSIDE)
         await self.turn()
-
-    async def _payment_of(self, number: str) -> tuple[str, str]:
-        rows = await self.rows(
-            "SELECT payment_id, provider_reference FROM payments JOIN invoices USING (invoice_id)"
-            " WHERE number = %s ORDER BY attempt DESC", number,
-        )  # fmt: skip
-        return rows[0]["payment_id"], rows[0]["provider_reference"]
 
     async def wire(self, *transfers: tuple[str, str], currency: str = "EUR", is_return: bool = False) -> list[str]:
         """Let the bank's next statement come with transfers (amount, text); returns the entries that still wait.
@@ -391,34 +362,6 @@ class World:
         new = [entry.entry_id for one in done for entry in one.new_entries]
         await confirm_exact(desk=self.desk, clock=self.clock, tolerances={}, only=set(new))
         return new
-
-    async def ledger(self, currency: str = "EUR") -> dict[str, str]:
-        """Return the accounts of the ledger that are not empty in a currency, debits less credits."""
-        async with self.pool.connection() as connection:
-            balances = await PostgresLedger(connection).balances()
-        found: dict[str, Decimal] = {}
-        for (account, of), net in balances.items():
-            if of == currency:
-                found[account.name] = found.get(account.name, D(0)) + net
-        return {name: f"{net:.2f}" for name, net in sorted(found.items()) if net}
-
-    async def dunned(self, number: str) -> list[str]:
-        """Return dunning's steps of an invoice with their days, such as `11-18 reminder-1`."""
-        rows = await self.rows(
-            "SELECT name, outcome, done_at FROM dunning_steps JOIN invoices USING (invoice_id) WHERE number = %s"
-            " ORDER BY done_at, planned_at", number,
-        )  # fmt: skip
-        return [
-            f"{row['done_at']:%m-%d} {row['name']}" + ("" if row["outcome"] == "done" else f" {row['outcome']}")
-            for row in rows
-        ]
-
-    async def told(self, topic: str) -> list[str]:
-        """Return what was announced on a topic, by its `status` or `event`."""
-        rows = await self.rows(
-            "SELECT convert_from(payload, 'UTF8')::jsonb AS said FROM outbox WHERE topic = %s ORDER BY outbox_id", topic
-        )
-        return [str(row["said"].get("status") or row["said"].get("event")) for row in rows]
 
     # Time and messages
 
@@ -533,19 +476,11 @@ class World:
 
     async def picture(self) -> dict[str, Any]:
         """Return a digest of every table but the marks of workers, and what the providers took."""
-        tables = await self.rows(
-            "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
-        )
-        parts = [
-            f"SELECT '{name}' AS name, md5(coalesce(string_agg(one::text, '|' ORDER BY one::text), '')) AS digest"
-            f" FROM {name} AS one"
-            for name in sorted(row["relname"] for row in tables)
-            if name not in _MARKS
-        ]
-        found: dict[str, Any] = {row["name"]: row["digest"] for row in await self.rows(" UNION ALL ".join(parts))}
-        found["taken by Stripe"] = self.stripe.account.ledger()
-        found["taken by PayPal"] = self.paypal.standin.account.ledger() if self.paypal else []
-        return found
+        return {
+            **await self.digests(),
+            "taken by Stripe": self.stripe.account.ledger(),
+            "taken by PayPal": self.paypal.standin.account.ledger() if self.paypal else [],
+        }
 
     @asynccontextmanager
     async def untouched(self, *but: str) -> AsyncIterator[None]:
@@ -554,10 +489,6 @@ class World:
         yield
         after = await self.picture()
         assert [name for name in before if before[name] != after[name] and name not in but] == [], "half done"
-
-    async def rows(self, query: str, *arguments: Any) -> list[dict[str, Any]]:
-        async with self.pool.connection() as connection:
-            return await (await connection.execute(query.encode(), arguments or None)).fetchall()
 
 
 def _next_morning(now: datetime) -> datetime:
