@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from prometheus_client import Counter
+
 from payments.domain.announcement import announce_change, announce_dispute, announce_refund
 from payments.domain.dispute import Dispute
 from payments.domain.history import Cause, PaymentChange, Subject
@@ -12,6 +14,7 @@ from payments.domain.refund import Refund
 from payments.ports import PaymentUnit
 
 _Subject = Payment | Refund | Dispute
+_STATUSES = Counter("billing_payments_total", "Payments by the status they came to", ["status"])
 
 
 async def record_opening(unit: PaymentUnit, payment: Payment, now: datetime, cause: Cause) -> bool:
@@ -73,6 +76,8 @@ async def _note(
     """Add what changed to the payment's history; nothing where the status is as it was."""
     if before is not None and after.status is before.status:
         return
+    if subject is Subject.PAYMENT:
+        _STATUSES.labels(after.status.value).inc()
     # A dispute has no failure, but the bank's reason for it.
     code, reason = (after.reason, None) if isinstance(after, Dispute) else (after.failure_code, after.failure_reason)
     await unit.note_change(

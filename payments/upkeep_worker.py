@@ -16,17 +16,21 @@ from psycopg_pool import PoolTimeout
 from core.clock import Clock, SystemClock
 from core.errors import UnavailableError
 from payments.adapters.action_mail import ActionMail, check_action_texts
+from payments.adapters.postgres_figures import read_figures
 from payments.adapters.postgres_store import PostgresPayments
 from payments.ask_payers import give_up_waiting, tell_payers
 from payments.close_pending_payments import close_pending_payments
 from payments.open_providers import EVENT_HISTORY, Providers, open_providers
 from payments.ports import PayerNotice
 from payments.remind_payers import remind_payers
+from payments.report_figures import report_figures
 from payments.sweep_provider_events import SWEEP_EVERY, is_sweep_due, sweep_provider_events
 from runtime.postgres import create_pool
 from runtime.settings import Settings
 
 _PAUSE_SECONDS = 10.0
+# Figures are for dashboards and alerts that wait for minutes.
+_FIGURES_EVERY = timedelta(minutes=1)
 log = structlog.get_logger()
 
 
@@ -82,9 +86,14 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     if notice is None or settings.payment_return_url is None:
         log.warning("upkeep.no_links", reason="payers are told nothing without SMTP_URL and PAYMENT_RETURN_URL")
     async with open_providers(settings) as providers, create_pool(settings, max_size=2) as pool:
-        upkeep = Upkeep(PostgresPayments(pool), providers, notice, time_to_act, SystemClock())
+        clock = SystemClock()
+        upkeep = Upkeep(PostgresPayments(pool), providers, notice, time_to_act, clock)
+        figures_at = clock.now()
         while not stop.is_set():
             try:
+                if clock.now() >= figures_at:
+                    report_figures(await read_figures(pool, clock.now()))
+                    figures_at = clock.now() + _FIGURES_EVERY
                 await upkeep.work_once()
             except (OperationalError, PoolTimeout, OSError, UnavailableError) as error:
                 log.warning("upkeep.waiting", error=str(error), retry_in_seconds=_PAUSE_SECONDS)
