@@ -121,6 +121,12 @@ class Billing:
         """Ask this row's processes of those names (all if none is given) to end, which they must do in order."""
         mine = {worker.name for worker in self.started}
         leaving = [worker for name in sorted(set(names) or mine) for worker in self.row.fleet.running(name)]
+
+        async def begun() -> bool:
+            # Before that nothing is there that could end in order.
+            return all(worker.logged("consumer.starting") for worker in leaving)
+
+        await self.row.wait_for(begun, "all processes to have begun", HEAL_SECONDS)
         told = await asyncio.gather(
             *(asyncio.to_thread(self.row.fleet.terminate, worker, _PATIENCE_SECONDS) for worker in leaving)
         )
