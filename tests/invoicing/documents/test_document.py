@@ -123,7 +123,7 @@ def test_the_pdf_is_an_archive_file_with_its_fonts_and_the_e_invoice_inside() ->
 
 @pytest.mark.integration
 def test_verapdf_finds_nothing_wrong_with_the_hardest_document(tmp_path: Path) -> None:
-    name = f"{ARABIC} · {HEBREW} · {EMOJI} · Ελληνική Тест ąę"
+    name = f"{ARABIC} · {HEBREW} · {EMOJI} · Ελληνική Тест ąę · 株式会社 한국 ไทย"
     picture = io.BytesIO()
     Image.new("RGBA", (40, 10), (185, 28, 28, 128)).save(picture, "PNG")
     seller = {"logo": f"data:image/png;base64,{base64.b64encode(picture.getvalue()).decode()}"}
