@@ -11,9 +11,11 @@ from typer.testing import CliRunner
 
 from core.errors import InvalidInputError, MeterbookError
 from invoicing.commands import app as invoice
+from ledger.commands import app as ledger
 from payments.payment_commands import app as payment
 from runtime.processes.bank import create_app as create_bank
 from runtime.settings import Settings
+from subscriptions.credit_commands import app as credits
 from tests.stories.refusing import one_open_and_one_paid
 from tests.stories.world import World
 
@@ -56,6 +58,20 @@ BANK: list[tuple[tuple[str, ...], str]] = [
     (("import", "STATEMENT"), "unknown_account"),
     (("import", "CUT"), "cut_file"),
 ]
+CREDITS: list[tuple[tuple[str, ...], str]] = [
+    (("grant", "nobody", "10"), "not_found"),
+    (("grant", "acme", "10.001"), "too_many_digits"),
+    (("grant", "acme", "0"), "amount_not_positive"),
+    (("grant", "acme", "1e999"), "invalid_amount"),
+    (("grant", "acme", "ten"), "invalid_amount"),
+    (("grant", "acme", "9" * 60), "too_many_digits"),
+    (("grant", "acme", "10", "--kind", "stolen"), "invalid_kind"),
+    (("grant", "acme", "10", "--expires", "2020-01-01T00:00:00Z"), "invalid_expiry"),
+    (("grant", "acme", "10", "--reason", "overpayment"), "reserved_reason"),
+    (("void", "cred_nothing"), "not_found"),
+    (("refund", "cred_nothing", "1.00"), "not_found"),
+]
+LEDGER: list[tuple[tuple[str, ...], str]] = [(("show", "--account", "moon"), "unknown_account")]
 STATEMENT = b":20:A\n:25:4711\n:28C:1\n:60F:C261001EUR1,00\n:62F:C261002EUR1,00\n"
 
 
@@ -85,8 +101,9 @@ async def test_arguments_that_make_no_sense(world: World, environment: None, tmp
     (tmp_path / "whole.sta").write_bytes(STATEMENT)
     (tmp_path / "cut.sta").write_bytes(STATEMENT[:-24])
     named = {"PAYMENT": paid, "STATEMENT": str(tmp_path / "whole.sta"), "CUT": str(tmp_path / "cut.sta")}
+    kinds = [(invoice, INVOICE), (payment, PAYMENT), (create_bank(), BANK), (credits, CREDITS), (ledger, LEDGER)]
     async with world.untouched():
-        for app, cases in ((invoice, INVOICE), (payment, PAYMENT), (create_bank(), BANK)):
+        for app, cases in kinds:
             for arguments, code in cases:
                 said = await refusal_of(app, tuple(named.get(one, one) for one in arguments))
                 assert code in said, (arguments, said)
