@@ -174,6 +174,7 @@ async def test_openapi_describes_every_endpoint(client: httpx2.AsyncClient) -> N
         "/api/v1/reservations/{reservation_id}/release", "/api/v1/invoices",
         "/api/v1/invoices/{reference}/credit-notes", "/api/v1/invoices/{reference}/void",
         "/api/v1/invoices/{reference}/write-off", "/api/v1/invoices/{reference}/reissue",
+        "/api/v1/invoices/{reference}/deliveries",
         "/api/v1/invoices/{invoice_id}", "/api/v1/invoices/{invoice_id}/document", "/api/v1/webhooks/stripe",
         "/health", "/ready",
         "/api/v1/webhooks/paypal",
