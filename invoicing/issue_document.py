@@ -15,7 +15,6 @@ from typing import Any
 import structlog
 
 from core.errors import must_hold
-from core.ids import derive_id
 from invoicing.determine_taxes import determine_taxes, freeze_exchange
 from invoicing.domain.credit_note import spread_value
 from invoicing.domain.exchange import FrozenRate
@@ -26,7 +25,7 @@ from invoicing.domain.standing import Application, Standing
 from invoicing.ports import Account
 from invoicing.terms import Terms
 from rating.domain.credit import CreditGrant, CreditKind, dues_of
-from rating.domain.credit_postings import CREDIT_NOTE
+from rating.domain.credit_postings import CREDIT_NOTE, credit_of_note
 from rating.domain.digest import digest_of
 from rating.draw_credits import draw_credits, total_drawn
 from rating.rate_charges import ENGINE_VERSION
@@ -124,7 +123,7 @@ async def _grant(account: Account, draft: Draft, amount: Decimal, now: datetime)
         return
     tenant_id = account.buyer.tenant_id
     grant = CreditGrant(
-        derive_id("credit", tenant_id, draft.invoice_id),
+        credit_of_note(tenant_id, draft.invoice_id),
         tenant_id,
         CreditKind.PAID,
         amount,
