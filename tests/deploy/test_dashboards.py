@@ -61,7 +61,14 @@ def column(result: PanelResult, name: str) -> list[Any]:
 @pytest.mark.integration
 def test_every_query_draws_its_panel(results):
     assert {result.place: result.faults for result in results if result.faults} == {}
-    panels = [panel["title"] for path in DASHBOARDS.glob("*.json") for panel in panels_of(json.loads(path.read_text()))]
+    dashboards = [json.loads(path.read_text()) for path in DASHBOARDS.glob("*.json")]
+    # Panels over Prometheus are held against the code's metrics in test_prometheus.py.
+    panels = [
+        panel["title"]
+        for dashboard in dashboards
+        for panel in panels_of(dashboard)
+        if panel["datasource"]["type"] != "prometheus"
+    ]
     assert {result.panel for result in results if result.kind != "variable"} == set(panels)
     assert len(panels) >= 20
 

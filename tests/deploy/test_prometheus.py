@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 import functools
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from deploy.dashboard_check import DASHBOARDS, panels_of
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "rules.yaml"
@@ -54,20 +57,41 @@ def rules() -> list[dict[str, Any]]:
     return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
 
 
-@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
-def test_a_rule_waits_for_what_the_code_reports(rule):
+def shown() -> list[tuple[str, str]]:
+    """Title and expression of every panel over Prometheus."""
+    dashboards = [json.loads(path.read_text()) for path in DASHBOARDS.glob("*.json")]
+    panels = [panel for dashboard in dashboards for panel in panels_of(dashboard)]
+    return [
+        (panel["title"], target["expr"])
+        for panel in panels
+        if panel["datasource"]["type"] == "prometheus"
+        for target in panel["targets"]
+    ]
+
+
+def check_expression(what: str, expression: str) -> None:
+    """Metrics, labels and values that an expression names must be the code's."""
     metrics = metrics_of_the_code()
-    expression = rule["expr"]
     used = set(re.findall(r"\b(?:meterbook|billing)_\w+", expression))
     assert used or "up{" in expression
     assert used <= set(metrics), f"no such metric: {used - set(metrics)}"
     labels = set().union(*(metrics[name] for name in used)) | ADDED
     for name, operator, value in re.findall(r'(\w+)(=~|!=|=)"([^"]*)"', expression):
-        assert name in labels, f"{rule['alert']}: nothing has the label {name}"
+        assert name in labels, f"{what}: nothing has the label {name}"
         if name not in ADDED and name != "status":
-            assert set(value.split("|")) <= literals(), f"{rule['alert']}: nobody reports {name}{operator}{value}"
+            assert set(value.split("|")) <= literals(), f"{what}: nobody reports {name}{operator}{value}"
     for names in re.findall(r"\bby \(([^)]*)\)", expression):
         assert {name.strip() for name in names.split(",")} <= labels
+
+
+@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
+def test_a_rule_waits_for_what_the_code_reports(rule):
+    check_expression(rule["alert"], rule["expr"])
+
+
+@pytest.mark.parametrize(("panel", "expression"), shown())
+def test_a_panel_over_prometheus_shows_what_the_code_reports(panel, expression):
+    check_expression(panel, expression)
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
