@@ -36,7 +36,7 @@ from tests.chaos.oracle import Almanac
 from tests.chaos.proxy import Proxy
 from tests.chaos.row import HEAL_SECONDS, Row
 from tests.chaos.traffic import RUN
-from tests.standins.process import Standins, start_standins
+from tests.standins.process import Standins, StandinsError, start_standins
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -255,7 +255,7 @@ class Billing:
 async def open_billing(row: Row) -> AsyncIterator[Billing]:
     """Start the stand-ins; at the end ask the row's processes to end, or end them if the row broke off."""
     folder = row.world.folder / f"{row.verdict.row}-{row.seed}-{time.monotonic_ns()}"
-    standins = await asyncio.to_thread(start_standins, None, folder)
+    standins = await asyncio.to_thread(_start_standins, folder)
     taken = {proxy.port for proxy in row.world.proxies.values()}
     slack = Proxy(ports.pick(taken), urlsplit(standins.slack_url).port or 0)
     smtp = Proxy(ports.pick({*taken, slack.port}), urlsplit(standins.smtp_url).port or 0)
@@ -270,6 +270,14 @@ async def open_billing(row: Row) -> AsyncIterator[Billing]:
         slack.close()
         smtp.close()
         await asyncio.to_thread(standins.stop)
+
+
+def _start_standins(folder: Path, tries: int = 4) -> Standins:
+    """Start them; again where a busy machine took longer than they are waited for."""
+    for number in range(1, tries):
+        with contextlib.suppress(StandinsError):
+            return start_standins(None, folder / str(number))
+    return start_standins(None, folder / str(tries))
 
 
 async def _some_at_once(work: Callable[[T], Awaitable[R]], items: Sequence[T]) -> list[R]:
