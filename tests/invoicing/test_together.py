@@ -115,11 +115,17 @@ async def opened(settings: Settings) -> AsyncIterator[Desk]:
     usage = ClickHouseUsage(settings)
     async with create_pool(settings, max_size=4) as pool:
         try:
+            # Other tests of the folder put rows of their own making into the books.
+            before = await _faults(pool)
             yield Desk(settings, pool, usage)
-            assert not (await check_numbers(PostgresNumbers(pool))).faults, "a number is missing or stands twice"
-            assert not (await check_ledger(PostgresAudit(pool))).faults, "the ledger is not what the books say"
+            assert await _faults(pool) <= before, "a number is missing or stands twice, or the ledger is not the books'"
         finally:
             await usage.close()
+
+
+async def _faults(pool: Pool) -> set[str]:
+    numbers, ledger = await check_numbers(PostgresNumbers(pool)), await check_ledger(PostgresAudit(pool))
+    return {*numbers.faults, *ledger.faults}
 
 
 async def tenant(desk: Desk, plan: str, *used: tuple[str, str, dict[str, str]], credit: str = "") -> str:
