@@ -212,8 +212,9 @@ class PostgresBankUnit:
             shown = [(statement_id, position, entry_id) for position, entry_id in enumerate(ids, start=1)]
             await cursor.executemany(_SHOW_ENTRY, shown)
         new = [entry_id for entry_id in ids if entry_id not in known]
-        query = f"SELECT {_ENTRY} FROM bank_entries WHERE entry_id = ANY(%s) ORDER BY booked_on, entry_id"  # noqa: S608
-        return [_entry(row) for row in await self._rows(query, new)]
+        query = f"SELECT {_ENTRY} FROM bank_entries WHERE entry_id = ANY(%s)"  # noqa: S608
+        # In the statement's order, as whoever has it before them reads it.
+        return sorted((_entry(row) for row in await self._rows(query, new)), key=lambda one: ids.index(one.entry_id))
 
     async def lock_entry(self, name: str) -> BankEntry | None:
         """Lock and return an entry by its id or the beginning of it; None if there is none."""
