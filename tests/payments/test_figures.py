@@ -46,6 +46,8 @@ async def test_the_figures_are_what_the_books_say(desk: Desk, pool: Pool, standi
         return after.open_payments.get(key, 0) - before.open_payments.get(key, 0)
 
     before = await read_figures(pool, desk.clock.now())
+    # What other tests of the folder left open is unknown as well by then.
+    later = await read_figures(pool, desk.clock.now() + timedelta(minutes=11))
     tenant = await desk.books.add_tenant("pm_card_visa")
     standins.fail_stripe("cut_after", method="POST", path="/v1/payment_intents")
     asked = await desk.books.add_invoice(tenant)
@@ -58,11 +60,11 @@ async def test_the_figures_are_what_the_books_say(desk: Desk, pool: Pool, standi
     assert young.accounts["suspended"] == before.accounts.get("suspended", 0) + 1
     desk.clock.advance(timedelta(minutes=11))
     old = await read_figures(pool, desk.clock.now())
-    assert old.unknown_outcomes["stripe"] == before.unknown_outcomes.get("stripe", 0) + 1
+    assert old.unknown_outcomes["stripe"] == later.unknown_outcomes.get("stripe", 0) + 1
     await desk.janitor()
     await desk.catch_up()
     ended = await read_figures(pool, desk.clock.now())
-    assert ended.unknown_outcomes == before.unknown_outcomes
+    assert ended.unknown_outcomes.get("stripe", 0) <= later.unknown_outcomes.get("stripe", 0)
     payment = await desk.settled()
     standins.open_dispute(payment.provider_reference or "")
     await desk.catch_up()
