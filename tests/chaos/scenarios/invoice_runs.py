@@ -49,7 +49,8 @@ async def killed_runs(row: Row) -> None:
         owed = money_oracle.monthly(row, tenants, billing.month, is_paid=False)
         await _run_again(row, billing)
         await billing.end()
-        await row.settle()
+        # Redis forgets hours after a month, and this usage is of the last one.
+        await row.settle(redis=False)
         money_oracle.judge_invoices(row, owed)
         money_oracle.judge_books(row, owed)
         money_oracle.judge_documents(row, billing)

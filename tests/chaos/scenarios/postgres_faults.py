@@ -71,7 +71,8 @@ async def postgres_away(row: Row) -> None:
         row.verdict.recovery_s = time.monotonic() - began
         await _until_rated(row, tenants)
         await billing.end()
-        await row.settle()
+        # Redis forgets hours after a month, and this usage is of the last one.
+        await row.settle(redis=False)
         await _judge(row, billing, owed)
 
 
@@ -107,7 +108,8 @@ async def postgres_refuses(row: Row) -> None:
         row.verdict.recovery_s = time.monotonic() - began
         row.note(f"{sum(worker.logged('record.retrying') for worker in billing.started)} records were tried again")
         await billing.end()
-        await row.settle()
+        # Redis forgets hours after a month, and this usage is of the last one.
+        await row.settle(redis=False)
         await _judge(row, billing, owed)
 
 
