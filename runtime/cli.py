@@ -16,9 +16,11 @@ from core.clock import SystemClock
 from core.errors import InvalidInputError, MeterbookError
 from runtime.processes.worker_table import STREAM_WORKERS, load_consumers
 from runtime.settings import load_settings, mask_password
+from runtime.stage_commands import StageGroup
 
 app = typer.Typer(
     name="meterbook",
+    cls=StageGroup,
     help="Usage events in, paid invoices out, every cent explainable.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -81,61 +83,14 @@ def show_settings() -> None:
         typer.echo(f"METERBOOK_{name.upper()}={shown if shown is not None else ''}")
 
 
-def _mount_stages() -> None:
-    from alerts.commands import app as alert_app
-    from catalogues.commands import app as catalogue_app
-    from invoicing.commands import app as invoice_app
-    from invoicing.explain_command import explain
-    from invoicing.tax_commands import app as tax_app
-    from ledger.commands import app as ledger_app
-    from metering.commands import app as metering_app
-    from metering.reconcile.command import create_command
-    from payments.commands import app as payment_app
-    from payments.dunning.commands import app as dunning_app
-    from payments.payment_commands import app as payments_app
-    from quotas.commands import entitlement_app, grant_app
-    from rating.commands import rate
-    from rating.prorate_commands import prorate
-    from rating.simulate_command import create_command as create_simulate
-    from runtime.demo.command import demo
-    from runtime.processes import bank, contracts
-    from runtime.processes.ledger_history import catch_up
-    from runtime.processes.preview import preview
-    from runtime.processes.price_book import read_price_book
-    from runtime.processes.reconcile import open_reconciler
-    from runtime.stack import commands as stack
-    from subscriptions.commands import app as tenant_app
-    from subscriptions.coupon_commands import app as coupon_app
-    from subscriptions.credit_commands import app as credit_app
-    from subscriptions.subscription_commands import app as subscription_app
+class _LateNoteRefunds:
+    """`invoicing.invoice_desk.NoteRefunds`, which is payments', imported when it is used."""
 
-    for command in (stack.up, stack.down, stack.status, stack.logs):
-        app.command()(command)
-    app.command()(demo)
-    app.command()(rate)
-    app.command()(explain)
-    app.command()(create_simulate(read_price_book))
-    app.command()(prorate)
-    app.add_typer(catalogue_app, name="catalogue")
-    app.add_typer(contracts.create_app(), name="contract")
-    app.add_typer(tenant_app, name="tenant")
-    subscription_app.command()(preview)
-    app.add_typer(subscription_app, name="subscription")
-    app.add_typer(invoice_app, name="invoice")
-    app.add_typer(tax_app, name="tax")
-    app.add_typer(metering_app)
-    app.command()(create_command(open_reconciler))
-    app.add_typer(payment_app, name="payment-method")
-    app.add_typer(bank.create_app(), name="bank")
-    app.add_typer(payments_app, name="payment")
-    app.add_typer(entitlement_app, name="entitlements")
-    app.add_typer(grant_app, name="grants")
-    app.add_typer(alert_app, name="alerts")
-    app.add_typer(coupon_app, name="coupon")
-    app.add_typer(credit_app, name="credits")
-    ledger_app.command()(catch_up)
-    app.add_typer(ledger_app, name="ledger")
-    app.add_typer(dunning_app, name="dunning")
+    async def refund_note(self, connection: Any, credit_note_id: str, *, requested_by: str) -> dict[str, Any]:
+        from payments.payment_desk import NoteRefundDesk
+
+        desk = NoteRefundDesk(SystemClock())
+        return await desk.refund_note(connection, credit_note_id, requested_by=requested_by)
 
 
 def _run(work: Any) -> Any:
@@ -147,12 +102,9 @@ def _run(work: Any) -> Any:
 
 def main() -> None:
     """Entry point of the `meterbook` command."""
-    _mount_stages()
-    from payments.payment_desk import NoteRefundDesk
-
     try:
         # `invoice credit --refund` gives back through payments, which invoicing does not know.
-        app(obj=NoteRefundDesk(SystemClock()))
+        app(obj=_LateNoteRefunds())
     except InvalidInputError as refused:
         for fault in refused.faults:
             sys.stderr.write(f"refused: {fault}\n")
