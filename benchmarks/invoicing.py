@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
+import uvloop
 
 from catalogues.commands import apply_files
 from catalogues.load_catalogue import shipped_files
@@ -35,8 +36,10 @@ from invoicing.invoice_period import invoice_period
 from invoicing.invoice_together import invoice_together
 from invoicing.load_terms import load_terms
 from runtime.clickhouse import connect_clickhouse
+from runtime.logs import configure_logs
 from runtime.migrations import migrate
 from runtime.postgres import create_pool
+from runtime.processes.consumers import collect_seldom
 from runtime.settings import Settings, load_settings
 from runtime.stack import down, up
 
@@ -55,7 +58,8 @@ _ROLLUPS = """
 INSERT INTO usage_rollups
 WITH ['agent_executions', 'api_requests', 'cpu', 'memory', 'llm_input_tokens'] AS meters,
      [40000, 3000000, 500, 900, 2000000] AS sizes,
-     number % 5 AS kind, intDiv(number, 5) % {hours:UInt64} AS hour, intDiv(number, 5 * {hours:UInt64}) AS tenant
+     number % {meters:UInt64} AS kind, intDiv(number, {meters:UInt64}) % {hours:UInt64} AS hour,
+     intDiv(number, {meters:UInt64} * {hours:UInt64}) AS tenant
 SELECT concat('t', leftPad(toString(1 + tenant), 8, '0')), meters[kind + 1],
        if(kind = 4, map('model', 'gpt4'), map()),
        addMinutes(toDateTime('2026-09-01 00:00:00', 'UTC'), intDiv(43200, {hours:UInt64}) * hour),
@@ -68,16 +72,19 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--tenants", type=int, default=10_000)
     arguments.add_argument("--alone", type=int, default=500, help="invoices made one by one")
-    arguments.add_argument("--at-once", type=int, default=50, help="tenants in a transaction")
+    arguments.add_argument("--at-once", type=int, default=100, help="tenants in a transaction")
     arguments.add_argument("--hours", type=int, default=30, help="hours of usage per meter")
+    arguments.add_argument("--meters", type=int, default=3, choices=range(1, 6), help="meters with usage")
     arguments.add_argument("--profile", action="store_true", help="print where the time goes, by function")
     given = arguments.parse_args()
     home = Path(tempfile.mkdtemp(prefix="invoicing-"))
     up(home, progress=lambda line: None, external={"kafka", "redis"})
     try:
         settings = load_settings(home=home)
+        configure_logs(settings, "invoicing")
         migrate(settings)
-        _fill(settings, given.tenants, given.hours)
+        collect_seldom()
+        _fill(settings, given.tenants, given.meters, given.hours)
         tenants = [f"t{n:08}" for n in range(1, given.tenants + 1)]
         print(f"{'way':<10}{'invoices':>9}{'lines':>7}{'/s':>7}{'cpu ms':>8}{'per core':>9}{'MiB':>6}  load")
         _measure(settings, "alone", tenants[: given.alone], given.profile, at_once=0)
@@ -87,13 +94,13 @@ def main() -> None:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _fill(settings: Settings, tenants: int, hours: int) -> None:
+def _fill(settings: Settings, tenants: int, meters: int, hours: int) -> None:
     asyncio.run(apply_files(settings, shipped_files()))
     with psycopg.connect(settings.postgres) as connection:
         for statement in (_PEOPLE, _SUBSCRIPTIONS, "ANALYZE tenants", "ANALYZE subscriptions"):
             connection.execute(statement, {"n": tenants} if "%(n)s" in statement else None)
     client = connect_clickhouse(settings)
-    client.command(_ROLLUPS, parameters={"hours": hours, "count": 5 * hours * tenants})
+    client.command(_ROLLUPS, parameters={"meters": meters, "hours": hours, "count": meters * hours * tenants})
     client.close()
 
 
@@ -102,7 +109,8 @@ def _measure(settings: Settings, way: str, tenants: Sequence[str], is_profiled: 
     profile = cProfile.Profile() if is_profiled else None
     if profile:
         profile.enable()
-    lines = asyncio.run(_invoice(settings, tenants, at_once))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        lines = runner.run(_invoice(settings, tenants, at_once))
     if profile:
         profile.disable()
         pstats.Stats(profile).sort_stats("tottime").print_stats(45)

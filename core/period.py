@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from core.errors import Fault, InvalidInputError, must_hold
 
@@ -58,7 +59,14 @@ def minute_start(epoch_seconds: int) -> int:
 
 def format_instant(instant: datetime) -> str:
     """Write an instant as ISO 8601 with `Z`, dropping a zero fraction."""
-    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    # In UTC first: local times that differ only in their fold are equal to Python, and so to what keeps them.
+    return _write(instant.astimezone(UTC))
+
+
+# Kept: the same instants (a month's ends, a batch's now) are written for every tenant.
+@lru_cache(maxsize=4_096)
+def _write(instant: datetime) -> str:
+    return instant.isoformat().replace("+00:00", "Z")
 
 
 def _next_month(start: datetime) -> datetime:

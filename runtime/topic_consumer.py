@@ -56,7 +56,7 @@ class TopicConsumer:
         handle: Handler,
         *,
         together: Together | None = None,
-        together_max: int = 50,
+        together_max: int = 100,
     ) -> None:
         self._settings, self._topic, self._group, self._handle = settings, topic, group, handle
         self._together, self._together_max = together, together_max

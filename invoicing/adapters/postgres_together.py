@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, NoReturn
 
 from core.errors import must_hold
@@ -51,21 +52,26 @@ class _Shared:
     written: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.billed = asked_once(self._billed)
-        self.number = asked_once(self._numbers)
-        self.drawn = asked_once(self._drawn)
+        # Of the connection, not of this object: what refers to itself keeps a batch's invoices until garbage is
+        # collected.
+        self.billed = asked_once(partial(_billed, self.connection))
+        self.number = asked_once(partial(_numbers, self.connection))
+        self.drawn = asked_once(partial(_drawn, self.connection))
 
-    async def _billed(self, asked: Sequence[AskedItems]) -> list[dict[str, Billed]]:
-        found = await read_billed(self.connection, asked)
-        return [found[one.subscription_id] for one in asked]
 
-    async def _numbers(self, series: Sequence[str]) -> list[int]:
-        taken = {one: iter(await take_numbers(self.connection, one, series.count(one))) for one in sorted(set(series))}
-        return [next(taken[one]) for one in series]
+async def _billed(connection: Connection, asked: Sequence[AskedItems]) -> list[dict[str, Billed]]:
+    found = await read_billed(connection, asked)
+    return [found[one.subscription_id] for one in asked]
 
-    async def _drawn(self, invoice_ids: Sequence[str]) -> list[list[CreditEntry]]:
-        found = await PostgresCreditLedger(self.connection).entries_for_many(invoice_ids)
-        return [found[one] for one in invoice_ids]
+
+async def _numbers(connection: Connection, series: Sequence[str]) -> list[int]:
+    taken = {one: iter(await take_numbers(connection, one, series.count(one))) for one in sorted(set(series))}
+    return [next(taken[one]) for one in series]
+
+
+async def _drawn(connection: Connection, invoice_ids: Sequence[str]) -> list[list[CreditEntry]]:
+    found = await PostgresCreditLedger(connection).entries_for_many(invoice_ids)
+    return [found[one] for one in invoice_ids]
 
 
 class PostgresBooksTogether:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -212,9 +213,14 @@ def item_key(
 
     `period` is what the item is for, `plan` the version of the plan it is priced by (`PlanReference.text`).
     """
-    values = json.dumps(dict(dimensions), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    key = (subscription_id, charge_id, part, values, format_instant(period.start))
+    key = (subscription_id, charge_id, part, _values(dimensions), format_instant(period.start))
     return "|".join((*key, plan) if plan else key)
+
+
+# Kept: few sets of values stand on very many lines.
+@lru_cache(maxsize=20_000)
+def _values(dimensions: Dimensions) -> str:
+    return json.dumps(dict(dimensions), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
 def coupon_key(redemption_id: str, line_key: str) -> str:

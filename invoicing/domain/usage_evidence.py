@@ -13,7 +13,7 @@ from decimal import Decimal
 from functools import lru_cache
 from types import MappingProxyType
 
-from core.errors import BrokenInvariantError, must_hold
+from core.errors import BrokenInvariantError
 from core.meters import Meter
 from rating.domain.fine_usage import Entries, digest_of_entries
 from rating.domain.measured import MeasuredTotal, average_totals
@@ -34,8 +34,9 @@ class HourOfUsage:
     events: int
 
     def __post_init__(self) -> None:
-        must_hold(self.hour.tzinfo is not None, "an hour of usage without a time zone")
-        if self.quantity < 0:
+        if self.hour.tzinfo is None:
+            raise BrokenInvariantError("an hour of usage without a time zone")
+        if self.quantity < _ZERO:
             raise BrokenInvariantError(f"usage of {self.meter_id} is negative in {self.hour}: {self.quantity}")
 
 
@@ -46,6 +47,16 @@ class UsageEvidence:
     hours: tuple[HourOfUsage, ...]
     measured: tuple[MeasuredTotal, ...] = ()
     entries: Entries = field(default_factory=dict)
+    _of_meter: dict[str, list[HourOfUsage]] = field(init=False, repr=False, compare=False)
+    _measured_of: dict[tuple[str, Dimensions], MeasuredTotal] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        of_meter: dict[str, list[HourOfUsage]] = {}
+        for row in self.hours:
+            of_meter.setdefault(row.meter_id, []).append(row)
+        object.__setattr__(self, "_of_meter", of_meter)
+        measured_of = {(total.meter.meter_id, total.dimensions): total for total in self.measured}
+        object.__setattr__(self, "_measured_of", measured_of)
 
     @classmethod
     def of(
@@ -73,8 +84,7 @@ class UsageEvidence:
         """
         summed = hashlib.sha256()
         for row in self.hours:
-            dimensions = "\x1f".join(f"{name}={value}" for name, value in row.dimensions)
-            fields = (row.meter_id, dimensions, _hour(row.hour), plain(row.quantity), str(row.events))
+            fields = (row.meter_id, _shown(row.dimensions), _hour(row.hour), plain(row.quantity), str(row.events))
             summed.update(("\t".join(fields) + "\n").encode())
         for total in self.measured:
             if total.digest and not total.dimensions:
@@ -97,17 +107,18 @@ class UsageEvidence:
 
     def measured_total(self, meter_id: str, dimensions: Dimensions) -> MeasuredTotal | None:
         """Return the total of a meter that does not add up, for a line's dimension values; None for any other."""
-        found = (total for total in self.measured if total.meter.meter_id == meter_id)
-        return next((total for total in found if total.dimensions == dimensions), None)
+        return self._measured_of.get((meter_id, dimensions))
 
     def by_hour(self, meter_id: str, dimensions: Dimensions) -> list[tuple[str, Decimal, int]]:
         """Return (hour, quantity, events) of a meter, for rows that agree with all the given dimension values.
 
         `dimensions` is a line's: none stands for every row of the meter, an empty value for rows that do not name it.
         """
+        rows = self._of_meter.get(meter_id, [])
+        agreeing = {values for values in {row.dimensions for row in rows} if _agrees(values, dimensions)}
         found: dict[str, tuple[Decimal, int]] = {}
-        for row in self.hours:
-            if row.meter_id == meter_id and _agrees(row.dimensions, dimensions):
+        for row in rows:
+            if row.dimensions in agreeing:
                 hour = _hour(row.hour)
                 quantity, events = found.get(hour, (_ZERO, 0))
                 found[hour] = (quantity + row.quantity, events + row.events)
@@ -128,6 +139,11 @@ def _agrees(values: Dimensions, asked: Dimensions) -> bool:
         return True
     known = dict(values)
     return all(known.get(name, "") == value for name, value in asked)
+
+
+@lru_cache(maxsize=20_000)
+def _shown(dimensions: Dimensions) -> str:
+    return "\x1f".join(f"{name}={value}" for name, value in dimensions)
 
 
 # Kept: a run writes the same hours of the same months for every tenant.

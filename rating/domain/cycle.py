@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import Enum
+from functools import lru_cache
 
 from core.calendar import Calendar
 from core.period import Period
@@ -44,29 +45,22 @@ class Cycle:
 
     def period_at(self, instant: datetime) -> Period:
         """Return the period that holds an instant."""
-        return self._period(self._number_of(instant))
+        return _period_of(self, self._number_of(instant))
 
     def periods(self, within: Period) -> Iterator[Period]:
         """Yield, in order, every period that shares an instant with `within`; the first and last may reach beyond."""
         number = self._number_of(within.start)
-        period = self._period(number)
+        period = _period_of(self, number)
         while period.start < within.end:
             yield period
             number += 1
-            period = self._period(number)
+            period = _period_of(self, number)
 
     def _number_of(self, instant: datetime) -> int:
         """Return how many periods after the anchor's one begins that holds the instant; negative before the anchor."""
         day = Calendar(self.time_zone).local_day(instant)
         number = (_month_number(day) - _month_number(self.anchor)) // self.interval.months
-        return number if self._first_day(number) <= day else number - 1
-
-    def _first_day(self, number: int) -> date:
-        return day_in_month(_month_number(self.anchor) + number * self.interval.months, self.anchor.day)
-
-    def _period(self, number: int) -> Period:
-        calendar = Calendar(self.time_zone)
-        return Period(calendar.midnight(self._first_day(number)), calendar.midnight(self._first_day(number + 1)))
+        return number if _first_day_of(self, number) <= day else number - 1
 
 
 def calendar_cycle(interval: Interval, calendar: Calendar, started_at: datetime) -> Cycle:
@@ -97,6 +91,19 @@ def day_in_month(month_number: int, day: int) -> date:
     """Return the day of a month (counted from year 0), or the month's last day if it has no such day."""
     year, month = divmod(month_number, _MONTHS_A_YEAR)
     return date(year, month + 1, min(day, monthrange(year, month + 1)[1]))
+
+
+# Kept: a run asks for the same periods for every tenant.
+@lru_cache(maxsize=10_000)
+def _first_day_of(cycle: Cycle, number: int) -> date:
+    return day_in_month(_month_number(cycle.anchor) + number * cycle.interval.months, cycle.anchor.day)
+
+
+@lru_cache(maxsize=10_000)
+def _period_of(cycle: Cycle, number: int) -> Period:
+    """Return the period that begins so many after the anchor's."""
+    calendar = Calendar(cycle.time_zone)
+    return Period(calendar.midnight(_first_day_of(cycle, number)), calendar.midnight(_first_day_of(cycle, number + 1)))
 
 
 def _month_number(day: date) -> int:

@@ -6,22 +6,22 @@ RFC 8785 knows no decimals, so amounts and quantities go in as strings; a `Decim
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import Any
 
+import msgspec
 import rfc8785
 
 # Integers beyond these are no JSON numbers to RFC 8785.
 _INTEGER_MAX = 2**53 - 1
-# For what `_is_simple` lets through this writes what RFC 8785 asks for (a law in the tests), thirty times as fast.
-_encoder = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, check_circular=False)
+# For what `_is_simple` lets through this writes what RFC 8785 asks for (a law in the tests), hundreds of times as fast.
+_encoder = msgspec.json.Encoder(order="sorted")
 
 
 def canonical_json(document: Any) -> bytes:
     """Return the document's canonical JSON; the same content gives the same bytes, whatever the key order was."""
     if not _is_simple(document):
         return rfc8785.dumps(document)
-    return _encoder.encode(document).encode()
+    return _encoder.encode(document)
 
 
 def digest_of(document: Any) -> str:
@@ -30,17 +30,26 @@ def digest_of(document: Any) -> str:
 
 
 def _is_simple(value: Any) -> bool:
-    """Tell whether a document holds nothing that Python's own encoder writes otherwise than RFC 8785 does.
+    """Tell whether a document holds nothing that msgspec's encoder writes otherwise than RFC 8785 does.
 
     That is: no float, no integer too large, no key but ASCII (others sort by their UTF-16), no type of one's own.
     """
-    kind = type(value)
-    if kind is dict:
-        return all(type(name) is str and name.isascii() and _is_simple(one) for name, one in value.items())
-    if kind is list or kind is tuple:
-        return all(map(_is_simple, value))
-    if kind is str:
-        return bool(value.isascii() or value.isprintable())
-    if kind is int:
-        return bool(-_INTEGER_MAX <= value <= _INTEGER_MAX)
-    return value is None or kind is bool
+    left = [value]
+    while left:
+        one = left.pop()
+        kind = type(one)
+        if kind is str:
+            if not (one.isascii() or one.isprintable()):
+                return False
+        elif kind is list or kind is tuple:
+            left.extend(one)
+        elif kind is dict:
+            if not all(type(name) is str and name.isascii() for name in one):
+                return False
+            left.extend(one.values())
+        elif kind is int:
+            if not -_INTEGER_MAX <= one <= _INTEGER_MAX:
+                return False
+        elif one is not None and kind is not bool:
+            return False
+    return True

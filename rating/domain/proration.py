@@ -8,10 +8,11 @@ exactly 1, no part is counted twice, and a change at the period's start leaves n
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
+from functools import lru_cache
 
 from core.calendar import Calendar
 from core.errors import Fault, InvalidInputError, must_hold
@@ -136,6 +137,13 @@ def round_fraction(exact: Fraction, currency: str) -> Decimal:
 
 
 def _place(instant: datetime, whole: Period, convention: Convention, time_zone: str) -> Fraction:
+    # In UTC first: local times that differ only in their fold are equal to Python, and so to what keeps them.
+    return _place_in(instant.astimezone(UTC), whole, convention, time_zone)
+
+
+# Kept: a run asks for the same places in the same periods for every tenant.
+@lru_cache(maxsize=10_000)
+def _place_in(instant: datetime, whole: Period, convention: Convention, time_zone: str) -> Fraction:
     if convention is Convention.NONE:
         return Fraction(int(instant > whole.start))
     start, end = (_measure(when, whole, convention, time_zone) for when in (whole.start, whole.end))

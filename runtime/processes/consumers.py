@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -32,6 +33,7 @@ async def run_outbox(settings: Settings, stop: asyncio.Event) -> None:
 
 async def run_consumers(settings: Settings, runners: Sequence[tuple[str, Runner]]) -> None:
     """Run all until SIGTERM or SIGINT; if one fails, the others stop and its error is raised."""
+    collect_seldom()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -44,6 +46,16 @@ async def run_consumers(settings: Settings, runners: Sequence[tuple[str, Runner]
     await asyncio.gather(*tasks, return_exceptions=True)
     for task in done:
         task.result()
+
+
+def collect_seldom() -> None:
+    """Have the garbage collector leave alone what is loaded, and look for cycles less often.
+
+    Looking through all that a batch of invoices is made of, again and again, took a fifth of their time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 async def _named(name: str, runner: Runner, settings: Settings, stop: asyncio.Event) -> None:

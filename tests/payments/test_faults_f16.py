@@ -1,6 +1,6 @@
 """Fault row F16: whatever the provider does, its own ledger shows one charge per amount due, and states converge.
 
-200 payments over every misbehaviour of Stripe's stand-in, from one seed that is printed (CHAOS_SEED sets another).
+Eighty payments over every misbehaviour of Stripe's stand-in, from one seed that is printed (CHAOS_SEED sets another).
 A planted fault (each call with a key of its own) shows that the check would see a second charge.
 """
 
@@ -250,15 +250,17 @@ async def impatient(desk: Desk, standins: Standins) -> AsyncIterator[Desk]:
     await provider.close()
 
 
-async def test_two_hundred_payments_are_charged_once_each_whatever_the_provider_does(
+async def test_eighty_payments_are_charged_once_each_whatever_the_provider_does(
     impatient: Desk, standins: Standins
 ) -> None:
     print(f"seed {SEED}")
     story = Story(impatient, standins, SEED)
-    await story.add(200, METHODS)
+    await story.add(80, METHODS)
     used: Counter[str] = Counter()
-    for due in story.dues:
-        fault, details = story.random.choice(FAULTS)
+    # Each fault at least once, in an order of the seed's.
+    faults = [*FAULTS, *(story.random.choice(FAULTS) for _ in story.dues[len(FAULTS) :])]
+    story.random.shuffle(faults)
+    for due, (fault, details) in zip(story.dues, faults, strict=True):
         used[fault] += 1
         await story.charge(due, fault, details, story.random.choice(WEBHOOKS))
     assert len(used) == len(dict(FAULTS)), used

@@ -14,19 +14,19 @@ from tests.chaos.money_world import Billing, open_billing
 from tests.chaos.row import HEAL_SECONDS, Row
 from tests.chaos.scenarios.registry import row
 
-# Fifty invoices taken together take some seventy waits for PostgreSQL: a worker that is to die does so while there is
-# work left, now before a commit, now after some.
-_ROUND_TRIPS_AN_INVOICE = 2
+# A hundred invoices taken together take some seventy waits for PostgreSQL: a worker that is to die does so while there
+# is work left, now before a commit, now after some.
+_ROUND_TRIPS_AN_INVOICE = 1
 
 
 @row("F27", "an invoice run killed -9 at any place: each invoice once, no gap, PDFs whole; again: nothing new")
 async def killed_runs(row: Row) -> None:
     async with open_billing(row) as billing:
-        tenants = await billing.add_tenants(row.dose(30, 1_000))
+        tenants = await billing.add_tenants(row.dose(12, 1_000))
         await billing.use_last_month(tenants)
         billing.start("outbox")
         billing.start("renderer", METERBOOK_RENDER_PROCESSES="2")
-        kills = row.dose(4, 20)
+        kills = row.dose(3, 20)
         await _kill_the_run(row, billing)
         await billing.run_until_done()
         died = 1
