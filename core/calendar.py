@@ -60,10 +60,7 @@ class Calendar:
 
         Raises `InvalidInputError` (`invalid_period`) for anything else, and for a date on which no period begins.
         """
-        try:
-            found = self._named(name)
-        except (ValueError, OverflowError):
-            found = None
+        found = _named(self, name)
         if found is None:
             reason = f"no period of this calendar is called {name[:40]!r}"
             raise InvalidInputError([Fault("invalid_period", reason, "period")])
@@ -88,25 +85,6 @@ class Calendar:
         month, billing = self.month_name(instant), self.billing_name(instant)
         return (month, hour) if month == billing else (month, hour, billing)
 
-    def _named(self, name: str) -> Period | None:
-        """Return a period by its name; ValueError and OverflowError are other words for there being none."""
-        if _HOUR.fullmatch(name):
-            start = datetime.strptime(name, "%Y-%m-%dT%H").replace(tzinfo=UTC)
-            return Period(start, start + timedelta(hours=1))
-        if _MONTH.fullmatch(name):
-            first = date.fromisoformat(f"{name}-01")
-            return Period(self._midnight(first), self._midnight(_month_after(first)))
-        if _YEAR.fullmatch(name):
-            year = int(name)
-            return Period(self._midnight(date(year, 1, 1)), self._midnight(date(year + 1, 1, 1)))
-        if _DAY.fullmatch(name):
-            start_day = date.fromisoformat(name)
-            if start_day == self._anchor_in(start_day.year, start_day.month):
-                following = _month_after(start_day.replace(day=1))
-                end_day = self._anchor_in(following.year, following.month)
-                return Period(self._midnight(start_day), self._midnight(end_day))
-        return None
-
     def _zone(self) -> ZoneInfo:
         return _zone(self.time_zone)
 
@@ -123,6 +101,35 @@ class Calendar:
         # fold=0: a midnight that occurs twice is the first one; one that is skipped is the moment the clocks move,
         # because the offset before the move still counts.
         return datetime(day.year, day.month, day.day, tzinfo=self._zone()).astimezone(UTC)
+
+
+# Kept: a run asks for the same month for every tenant.
+@lru_cache(maxsize=4_096)
+def _named(calendar: Calendar, name: str) -> Period | None:
+    try:
+        return _find(calendar, name)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _find(calendar: Calendar, name: str) -> Period | None:
+    """Return a period by its name; ValueError and OverflowError are other words for there being none."""
+    if _HOUR.fullmatch(name):
+        start = datetime.strptime(name, "%Y-%m-%dT%H").replace(tzinfo=UTC)
+        return Period(start, start + timedelta(hours=1))
+    if _MONTH.fullmatch(name):
+        first = date.fromisoformat(f"{name}-01")
+        return Period(calendar.midnight(first), calendar.midnight(_month_after(first)))
+    if _YEAR.fullmatch(name):
+        year = int(name)
+        return Period(calendar.midnight(date(year, 1, 1)), calendar.midnight(date(year + 1, 1, 1)))
+    if _DAY.fullmatch(name):
+        start_day = date.fromisoformat(name)
+        if start_day == calendar._anchor_in(start_day.year, start_day.month):
+            following = _month_after(start_day.replace(day=1))
+            end_day = calendar._anchor_in(following.year, following.month)
+            return Period(calendar.midnight(start_day), calendar.midnight(end_day))
+    return None
 
 
 UTC_MONTHS = Calendar()

@@ -25,7 +25,7 @@ from runtime.settings import Settings
 # digest, so that they cannot disagree.
 USAGE_OF_PERIOD = """
 SELECT tenant, meter, dimensions, toUnixTimestamp(toStartOfHour(window_start)) AS hour,
-       sum(quantity) AS quantity, sum(events) AS events
+       toString(sum(quantity)) AS quantity, sum(events) AS events
 FROM usage_rollups FINAL
 WHERE tenant IN {tenants:Array(String)}
   AND window_start >= toDateTime({start:UInt32}, 'UTC') AND window_start < toDateTime({end:UInt32}, 'UTC')
@@ -63,8 +63,9 @@ class ClickHouseUsage:
         sampled = read_measured(client, asked, windows, meters.values(), month=month, until=until)
         found, measured = await asyncio.gather(hourly, sampled)
         hours: dict[str, list[HourOfUsage]] = {tenant_id: [] for tenant_id in asked}
-        for tenant_id, *row in found.result_rows:
-            hours[tenant_id].append(_hour_of_usage(*row))
+        for tenant_id, meter, dimensions, hour, quantity, events in found.result_rows:
+            row = HourOfUsage(meter, known_dimensions(dimensions), _instant(hour), Decimal(quantity), events)
+            hours[tenant_id].append(row)
         return {one: UsageEvidence.of(rows, measured.get(one, ()), meters) for one, rows in hours.items()}
 
     async def fine_usage(
@@ -105,10 +106,6 @@ class ClickHouseUsage:
         if self._client is None:
             self._client = await connect_clickhouse_async(self._settings)
         return self._client
-
-
-def _hour_of_usage(meter: str, dimensions: dict[str, str], hour: int, quantity: Decimal, events: int) -> HourOfUsage:
-    return HourOfUsage(meter, known_dimensions(dimensions), _instant(hour), quantity, events)
 
 
 # Kept: a run reads the same hours for every tenant.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from core.errors import BrokenInvariantError, InvalidInputError
@@ -22,7 +23,8 @@ _digests: dict[int, tuple[Mapping[str, Any], str]] = {}
 _read_before: dict[tuple[str, str, str, tuple[Meter, ...]], Plan] = {}
 
 
-@dataclass(frozen=True, slots=True)
+# Without slots, so that what is asked for again and again is worked out once.
+@dataclass(frozen=True)
 class Subscribed:
     """How a subscription began and every change since; its tenant's contracts; the plan versions it ever holds.
 
@@ -42,8 +44,19 @@ class Subscribed:
 
     def timeline(self, *, known_at: datetime | None = None, also: Sequence[Change] = ()) -> Timeline:
         """Return what is held when, contracts laid over; `also` are changes that might be made."""
+        if known_at is None and not also:
+            return self._timeline
         timeline = build_timeline(self.start, (*self.changes, *also), known_at=known_at)
         return lay_contracts(timeline, self.contracts)
+
+    @cached_property
+    def _timeline(self) -> Timeline:
+        return lay_contracts(build_timeline(self.start, self.changes), self.contracts)
+
+    @cached_property
+    def _read(self) -> dict[int, tuple[Mapping[str, Meter], dict[str, Plan]]]:
+        """The plans read with some meters, by the meters' identity; the meters themselves, so that it stays theirs."""
+        return {}
 
     def knowing(self, documents: Mapping[tuple[str, int], Mapping[str, Any]]) -> Subscribed:
         """Return the same with further plan versions."""
@@ -51,7 +64,7 @@ class Subscribed:
 
     def plan_of(self, meters: Mapping[str, Meter]) -> PlanOf:
         """Return what reads the plan versions; one that cannot be read is our own mistake (`BrokenInvariantError`)."""
-        read: dict[str, Plan] = {}
+        _, read = self._read.setdefault(id(meters), (meters, {}))
 
         def plan_of(plan_id: str, version: int, overrides: Mapping[str, Any]) -> Plan:
             text = PlanReference(plan_id, version, overrides).text

@@ -10,7 +10,7 @@ from __future__ import annotations
 from calendar import monthrange
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from enum import Enum
 from functools import lru_cache
 
@@ -58,9 +58,8 @@ class Cycle:
 
     def _number_of(self, instant: datetime) -> int:
         """Return how many periods after the anchor's one begins that holds the instant; negative before the anchor."""
-        day = Calendar(self.time_zone).local_day(instant)
-        number = (_month_number(day) - _month_number(self.anchor)) // self.interval.months
-        return number if _first_day_of(self, number) <= day else number - 1
+        # In UTC first: local times that differ only in their fold are equal to Python, and so to what keeps them.
+        return _number_in(self, instant.astimezone(UTC))
 
 
 def calendar_cycle(interval: Interval, calendar: Calendar, started_at: datetime) -> Cycle:
@@ -94,6 +93,13 @@ def day_in_month(month_number: int, day: int) -> date:
 
 
 # Kept: a run asks for the same periods for every tenant.
+@lru_cache(maxsize=10_000)
+def _number_in(cycle: Cycle, instant: datetime) -> int:
+    day = Calendar(cycle.time_zone).local_day(instant)
+    number = (_month_number(day) - _month_number(cycle.anchor)) // cycle.interval.months
+    return number if _first_day_of(cycle, number) <= day else number - 1
+
+
 @lru_cache(maxsize=10_000)
 def _first_day_of(cycle: Cycle, number: int) -> date:
     return day_in_month(_month_number(cycle.anchor) + number * cycle.interval.months, cycle.anchor.day)

@@ -242,6 +242,8 @@ def lay_contracts(timeline: Timeline, contracts: Iterable[Contract]) -> Timeline
     `contracts` are the tenant's; each counts for the plan it names, be it the subscription's own or an add-on.
     """
     kept = [one for one in contracts if one.tenant_id == timeline.tenant_id]
+    if not kept:
+        return timeline
     phases: list[Phase] = []
     for phase in timeline.phases:
         phases += _under_contracts(phase, kept)

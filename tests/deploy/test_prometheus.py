@@ -14,6 +14,8 @@ import yaml
 
 from deploy.dashboard_check import DASHBOARDS, panels_of
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "rules.yaml"
 SCRAPED = ROOT / "deploy" / "prometheus" / "prometheus.yaml"

@@ -14,6 +14,8 @@ from rating.domain.price import UsageEntry, plain
 from tests.rating.price_generators import inputs_of, of_quantity, prices, read_price, usages
 from tests.rating.priced import event, faults_of, rate_price
 
+pytestmark = pytest.mark.slow
+
 # Two models on one meter: one costs less at night and less again in the EU, the other got dearer in October.
 PRICE: dict[str, Any] = {
     "model": "scheduled_matrix",

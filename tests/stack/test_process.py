@@ -12,6 +12,8 @@ import pytest
 
 from runtime.stack.process import Daemon
 
+pytestmark = pytest.mark.slow
+
 SLEEPER = ["/bin/sh", "-c", "echo started; exec sleep 1000"]
 # A parent that dies at once by SIGTERM, and a child that goes on.
 WITH_CHILD = ["/bin/sh", "-c", "sleep 1000 & echo child $!; exec sleep 1000"]

@@ -10,12 +10,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from core.clock import SystemClock
 from payments.adapters.paypal_certificates import load_roots
 from payments.adapters.paypal_provider import create_paypal_provider
 from runtime.settings import load_settings
 from tests.payments.paypal.conftest import METHOD, payment_of
 from tests.standins.process import CHECKOUT, call_control
+
+pytestmark = pytest.mark.slow
 
 
 def test_its_settings_suffice_to_be_paid(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ import stripe
 from tests.standins import process
 from tests.standins.process import CHECKOUT, StandinsError, start_standins
 
+pytestmark = pytest.mark.slow
+
 
 def test_starts_writes_its_addresses_and_ends_cleanly(tmp_path: Path) -> None:
     standins = start_standins("http://127.0.0.1:9/webhooks/stripe", tmp_path / "run")

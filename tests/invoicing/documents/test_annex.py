@@ -9,6 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pypdfium2
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,8 @@ from invoicing.document_annex import UsageTable, usage_tables
 from invoicing.document_words import Writer, load_words
 from invoicing.render_document import render_document
 from tests.invoicing.documents.samples import snapshot
+
+pytestmark = pytest.mark.slow
 
 WRITER = Writer(load_words("en"), "en_US", "EUR", ZoneInfo("UTC"))
 MONTH = {"period_start": "2026-10-01T00:00:00Z", "period_end": "2026-11-01T00:00:00Z"}

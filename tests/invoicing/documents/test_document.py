@@ -37,6 +37,8 @@ from tests.invoicing.documents.samples import (
 from tests.invoicing.documents.validators import validate_pdf
 from tests.invoicing.scene import Scene
 
+pytestmark = pytest.mark.slow
+
 
 def pages_of(pdf: bytes) -> list[str]:
     return [page.extract_text().replace("\xa0", " ") for page in PdfReader(io.BytesIO(pdf)).pages]

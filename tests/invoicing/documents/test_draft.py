@@ -19,6 +19,8 @@ from tests.invoicing.life.stage import Stage, used_in_october
 from tests.invoicing.scene import at
 from tests.invoicing.story import SMALL, base, plan
 
+pytestmark = pytest.mark.slow
+
 LARGE = plan("large", base("100.00"))
 
 

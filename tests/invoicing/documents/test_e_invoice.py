@@ -17,6 +17,8 @@ from invoicing.render_document import make_e_invoice
 from tests.invoicing.documents.samples import line, many_lines, snapshot, usual_lines
 from tests.invoicing.documents.validators import broken_rules
 
+pytestmark = pytest.mark.slow
+
 CORRECTS = [{"number": "MB-2026-000001", "issued_at": "2026-10-03T00:00:00Z"}]
 FRENCH = {"country": "FR", "bill_to": {"vat_number": "FR12345678901"}}
 TWO_RATES = [

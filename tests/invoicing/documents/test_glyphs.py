@@ -22,6 +22,8 @@ from tests.invoicing.documents.memory import CountingRenderer, MemoryDocuments
 from tests.invoicing.documents.samples import ARABIC, EMOJI, HEBREW, snapshot
 from tests.invoicing.scene import at
 
+pytestmark = pytest.mark.slow
+
 CHINESE, JAPANESE, KOREAN = "北京云计算科技有限公司", "株式会社クラウド計算", "주식회사 클라우드"
 THAI, TIBETAN = "บริษัท คลาวด์ไทย จำกัด", "བོད"
 # Written without an extra, as whoever did not install it does.

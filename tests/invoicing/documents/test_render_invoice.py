@@ -18,6 +18,8 @@ from rating.domain.digest import digest_of
 from tests.invoicing.documents.memory import CountingRenderer, MemoryDocuments, void
 from tests.invoicing.scene import at
 
+pytestmark = pytest.mark.slow
+
 SNAPSHOT = {"invoice": {"number": "MB-2026-000001"}, "bill_to": {"email": "ap@acme.example"}}
 STORED = StoredSnapshot("inv_1", "acme", "MB-2026-000001", SNAPSHOT, digest_of(SNAPSHOT))
 

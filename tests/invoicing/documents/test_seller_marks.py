@@ -15,6 +15,8 @@ from invoicing.document_html import document_html
 from runtime.settings import Settings
 from tests.invoicing.documents.samples import snapshot
 
+pytestmark = pytest.mark.slow
+
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 10"><rect width="40" height="10" fill="#b91c1c"/></svg>'
 YAML = (
     "name: X\naddress: [A, B]\ncountry: DE\nemail: a@b.co\ntax_id: '1'\nnumber_prefix: X\npayment_terms: Pay.\n"

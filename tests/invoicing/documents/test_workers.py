@@ -21,6 +21,8 @@ from invoicing.render_document import render_document
 from invoicing.render_invoice import RenderingFailedError
 from tests.invoicing.documents.samples import ARABIC, snapshot
 
+pytestmark = pytest.mark.slow
+
 TRIES = """
 import json, os, socket, subprocess, sys
 from pathlib import Path

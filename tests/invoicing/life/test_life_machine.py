@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any, TypeVar
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -24,6 +25,8 @@ from tests.invoicing.life.stage import ZERO, Stage
 from tests.invoicing.scene import TERMS, local
 from tests.invoicing.story import COUPON, LARGE, SMALL
 from tests.invoicing.tax.taxing import BERLIN, tables
+
+pytestmark = pytest.mark.slow
 
 T = TypeVar("T")
 MONTHS = ("2026-10", "2026-11")
