@@ -18,6 +18,7 @@ from core.errors import Fault, InvalidInputError
 from core.period import Period
 
 SLOT_SECONDS = 900
+_NAME_MAX = len("2026-10-31T23")
 _HOUR = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}", re.ASCII)
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _MONTH = re.compile(r"\d{4}-\d{2}", re.ASCII)
@@ -60,7 +61,8 @@ class Calendar:
 
         Raises `InvalidInputError` (`invalid_period`) for anything else, and for a date on which no period begins.
         """
-        found = _named(self, name)
+        # What is longer is no name, and is not to be kept.
+        found = _named(self, name) if len(name) <= _NAME_MAX else None
         if found is None:
             reason = f"no period of this calendar is called {name[:40]!r}"
             raise InvalidInputError([Fault("invalid_period", reason, "period")])

@@ -218,7 +218,7 @@ def item_key(
 
 
 # Kept: few sets of values stand on very many lines.
-@lru_cache(maxsize=20_000)
+@lru_cache(maxsize=4_096)
 def _values(dimensions: Dimensions) -> str:
     return json.dumps(dict(dimensions), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 

@@ -141,7 +141,7 @@ def _agrees(values: Dimensions, asked: Dimensions) -> bool:
     return all(known.get(name, "") == value for name, value in asked)
 
 
-@lru_cache(maxsize=20_000)
+@lru_cache(maxsize=4_096)
 def _shown(dimensions: Dimensions) -> str:
     return "\x1f".join(f"{name}={value}" for name, value in dimensions)
 
