@@ -107,7 +107,7 @@ async def simulate_prices(
 
 def _due(subscribed: Subscribed, question: Question, prices: Prices) -> Iterable[_Due | Comparison]:
     raw = subscribed.timeline
-    present = lay_contracts(raw, subscribed.contracts) if subscribed.contracts else raw
+    present = lay_contracts(raw, subscribed.contracts)
     other = question.other.timeline_instead(raw)
     if question.other.contracts and subscribed.contracts:
         other = lay_contracts(other, subscribed.contracts)

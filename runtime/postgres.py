@@ -7,10 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
-import msgspec
 from psycopg import AsyncConnection, OperationalError
 from psycopg.rows import DictRow, dict_row
-from psycopg.types.json import set_json_dumps, set_json_loads
 from psycopg_pool import AsyncConnectionPool
 
 from runtime.settings import Settings
@@ -58,7 +56,6 @@ def create_pool(settings: Settings, *, max_size: int = 8) -> Pool:
         min_size=1,
         max_size=max_size,
         open=False,
-        configure=_configure,
         check=_check,
     )
 
@@ -78,12 +75,6 @@ def join(connection: Connection) -> Pool:
     Whoever asks it for a connection gets the caller's, and transactions begun there are savepoints of the caller's.
     """
     return cast(Pool, _OneConnection(connection))
-
-
-async def _configure(connection: Connection) -> None:
-    """Have JSON written and read by msgspec: an invoice's evidence is some thousands of values."""
-    set_json_dumps(msgspec.json.encode, connection)
-    set_json_loads(msgspec.json.decode, connection)
 
 
 async def _check(connection: Connection) -> None:

@@ -16,6 +16,7 @@ from invoicing.adapters.stored_lines import write_lines
 from invoicing.adapters.stored_tax import write_taxes
 from invoicing.domain.invoice import Invoice
 from invoicing.domain.snapshot import money_text
+from rating.domain.digest import canonical_json
 from runtime.outbox import Event, append_events
 from runtime.postgres import Connection
 
@@ -73,7 +74,7 @@ def _row(invoice: Invoice) -> tuple[Any, ...]:
         invoice.issued_at,
         invoice.due_at,
         invoice.issued_at if invoice.status == "paid" else None,
-        Jsonb(dict(invoice.snapshot)),
+        Jsonb(dict(invoice.snapshot), dumps=canonical_json),
         invoice.snapshot_sha256,
         invoice.engine_version,
         *((frozen.rate, frozen.currency, frozen.published_on, frozen.tax) if frozen else (None,) * 4),

@@ -10,6 +10,7 @@ from psycopg.types.json import Jsonb
 from core.period import Period
 from invoicing.adapters.stored_tax import TAX_COLUMNS, read_tax, tax_values
 from invoicing.domain.lines import Line
+from rating.domain.digest import canonical_json
 from runtime.postgres import Connection
 
 _COLUMNS = (
@@ -56,7 +57,7 @@ def _row(invoice_id: str, position: int, line: Line) -> tuple[Any, ...]:
         line.amount,
         line.corrects_invoice,
         line.price_digest,
-        Jsonb(dict(line.evidence)),
+        Jsonb(dict(line.evidence), dumps=canonical_json),
         line.period.start if line.period else None,
         line.period.end if line.period else None,
         line.settles,

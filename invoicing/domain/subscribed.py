@@ -46,12 +46,15 @@ class Subscribed:
         """Return what is held when, contracts laid over; `also` are changes that might be made."""
         if known_at is None and not also:
             return self._timeline
-        timeline = build_timeline(self.start, (*self.changes, *also), known_at=known_at)
-        return lay_contracts(timeline, self.contracts)
+        return self._build(known_at, also)
 
     @cached_property
     def _timeline(self) -> Timeline:
-        return lay_contracts(build_timeline(self.start, self.changes), self.contracts)
+        return self._build(None, ())
+
+    def _build(self, known_at: datetime | None, also: Sequence[Change]) -> Timeline:
+        timeline = build_timeline(self.start, (*self.changes, *also), known_at=known_at)
+        return lay_contracts(timeline, self.contracts)
 
     @cached_property
     def _read(self) -> dict[int, tuple[Mapping[str, Meter], dict[str, Plan]]]:
