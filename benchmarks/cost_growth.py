@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import json
 import random
 import tempfile
@@ -27,6 +26,7 @@ from benchmarks.profile_meter import Record
 from core.journal import encode_entry
 from core.meters import Meter, Registry
 from core.usage_event import IngestLimits
+from runtime.garbage import collect_seldom
 from streams.adapters.identity_store.store import DiskIdentities
 from streams.domain.memory_samples import MemorySamples
 from streams.domain.meter_partition import MeterPartition
@@ -68,9 +68,7 @@ def main() -> None:
     parser.add_argument("--only", choices=sorted(VARIED))
     options = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 50)
+    collect_seldom(100_000, 50, 50)
     base = _measure(Shape(), options.events, options.rounds)
     print(f"{'what is varied':<34}{'µs per event':>14}{'x':>8}")
     print(f"{'(first row: ' + _text(Shape()) + ')'}\n{'as above':<34}{base:>14.2f}{1:>8.2f}")

@@ -36,10 +36,11 @@ from invoicing.invoice_period import invoice_period
 from invoicing.invoice_together import invoice_together
 from invoicing.load_terms import load_terms
 from runtime.clickhouse import connect_clickhouse
+from runtime.garbage import collect_seldom
 from runtime.logs import configure_logs
 from runtime.migrations import migrate
 from runtime.postgres import create_pool
-from runtime.processes.consumers import collect_seldom
+from runtime.processes.consumers import BATCHES
 from runtime.settings import Settings, load_settings
 from runtime.stack import down, up
 
@@ -83,7 +84,7 @@ def main() -> None:
         settings = load_settings(home=home)
         configure_logs(settings, "invoicing")
         migrate(settings)
-        collect_seldom()
+        collect_seldom(*BATCHES)
         _fill(settings, given.tenants, given.meters, given.hours)
         tenants = [f"t{n:08}" for n in range(1, given.tenants + 1)]
         print(f"{'way':<10}{'invoices':>9}{'lines':>7}{'/s':>7}{'cpu ms':>8}{'per core':>9}{'MiB':>6}  load")

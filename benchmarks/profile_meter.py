@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from catalogues.load_catalogue import load_catalogue, shipped_files
 from core.journal import encode_entry
 from core.meters import Registry
 from core.usage_event import CloudEvent, IngestLimits, parse_event
+from runtime.garbage import collect_seldom
 from streams.adapters.identity_store.store import DiskIdentities
 from streams.domain.memory_samples import MemorySamples
 from streams.domain.meter_partition import MeterPartition
@@ -55,9 +55,7 @@ def main() -> None:
     received_ms = int(now.timestamp() * 1_000)
     singles = [Record(n, received_ms, None, body) for n, (_, body) in enumerate(workload.singles())]
     batches = [Record(n, received_ms, None, body) for n, (_, body) in enumerate(workload.batches())]
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 50)
+    collect_seldom(100_000, 50, 50)
 
     events, limits = len(singles), IngestLimits()
     bodies = [record.value or b"" for record in singles]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import socket
 
@@ -11,6 +10,7 @@ import faust
 from core.clock import SystemClock
 from core.topics import USAGE_EVENTS
 from core.usage_event import IngestLimits
+from runtime.garbage import collect_seldom
 from runtime.postgres import create_pool
 from runtime.registry import RegistryCache
 from runtime.settings import Settings
@@ -64,9 +64,7 @@ def create_app(settings: Settings) -> faust.App:
     async def start() -> None:
         await pool.open()
         # Long-lived start-up objects leave the collector's sight, and it runs less often: events make no cycles.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(100_000, 50, 50)
+        collect_seldom(100_000, 50, 50)
 
     attach_lanes(app, USAGE_EVENTS, make_lane, first=start, finally_=pool.close)
     return app
