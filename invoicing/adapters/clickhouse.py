@@ -64,8 +64,8 @@ class ClickHouseUsage:
         found, measured = await asyncio.gather(hourly, sampled)
         hours: dict[str, list[HourOfUsage]] = {tenant_id: [] for tenant_id in asked}
         for tenant_id, meter, dimensions, hour, quantity, events in found.result_rows:
-            row = HourOfUsage(meter, known_dimensions(dimensions), _instant(hour), Decimal(quantity), events)
-            hours[tenant_id].append(row)
+            known = known_dimensions(dimensions) if dimensions else ()
+            hours[tenant_id].append(HourOfUsage(meter, known, _instant(hour), Decimal(quantity), events))
         return {one: UsageEvidence.of(rows, measured.get(one, ()), meters) for one, rows in hours.items()}
 
     async def fine_usage(

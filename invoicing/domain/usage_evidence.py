@@ -12,8 +12,9 @@ from datetime import UTC, datetime, tzinfo
 from decimal import Decimal
 from functools import lru_cache
 from types import MappingProxyType
+from typing import NamedTuple
 
-from core.errors import BrokenInvariantError
+from core.errors import BrokenInvariantError, must_hold
 from core.meters import Meter
 from rating.domain.fine_usage import Entries, digest_of_entries
 from rating.domain.measured import MeasuredTotal, average_totals
@@ -23,9 +24,11 @@ from rating.domain.usage import UsageRow
 _ZERO = Decimal(0)
 
 
-@dataclass(frozen=True, slots=True)
-class HourOfUsage:
-    """What one hour holds of a meter and its dimension values; `events` counts the events behind the quantity."""
+class HourOfUsage(NamedTuple):
+    """What one hour holds of a meter and its dimension values; `events` counts the events behind the quantity.
+
+    A tuple, because an invoice has hundreds of them; whether they make sense is checked where they become evidence.
+    """
 
     meter_id: str
     dimensions: Dimensions
@@ -33,16 +36,13 @@ class HourOfUsage:
     quantity: Decimal
     events: int
 
-    def __post_init__(self) -> None:
-        if self.hour.tzinfo is None:
-            raise BrokenInvariantError("an hour of usage without a time zone")
-        if self.quantity < _ZERO:
-            raise BrokenInvariantError(f"usage of {self.meter_id} is negative in {self.hour}: {self.quantity}")
-
 
 @dataclass(frozen=True, slots=True)
 class UsageEvidence:
-    """All usage of a tenant in a window, by hour, in a defined order; and totals of what does not add up."""
+    """All usage of a tenant in a window, by hour, in a defined order; and totals of what does not add up.
+
+    Raises `BrokenInvariantError` for a negative quantity and an hour without a time zone.
+    """
 
     hours: tuple[HourOfUsage, ...]
     measured: tuple[MeasuredTotal, ...] = ()
@@ -53,7 +53,11 @@ class UsageEvidence:
     def __post_init__(self) -> None:
         of_meter: dict[str, list[HourOfUsage]] = {}
         for row in self.hours:
-            of_meter.setdefault(row.meter_id, []).append(row)
+            meter_id, _, hour, quantity, _ = row
+            must_hold(hour.tzinfo is not None, "an hour of usage without a time zone")
+            if quantity < _ZERO:
+                raise BrokenInvariantError(f"usage of {meter_id} is negative in {hour}: {quantity}")
+            of_meter.setdefault(meter_id, []).append(row)
         object.__setattr__(self, "_of_meter", of_meter)
         measured_of = {(total.meter.meter_id, total.dimensions): total for total in self.measured}
         object.__setattr__(self, "_measured_of", measured_of)
@@ -66,7 +70,7 @@ class UsageEvidence:
         meters: Mapping[str, Meter] = MappingProxyType({}),
     ) -> UsageEvidence:
         """Put the rows in their order, and work out the averages among them."""
-        ordered = sorted(hours, key=lambda row: (row.meter_id, row.dimensions, row.hour))
+        ordered = sorted(hours)
         totals = list(sampled)
         for meter_id in {row.meter_id for row in ordered} & meters.keys():
             if meters[meter_id].aggregation == "average":
@@ -82,10 +86,11 @@ class UsageEvidence:
         Then one per sampled meter: meter, total, digest of its samples; and one per meter that was read by quarter
         hours or single events: meter, which, digest of its entries.
         """
-        summed = hashlib.sha256()
-        for row in self.hours:
-            fields = (row.meter_id, _shown(row.dimensions), _hour(row.hour), plain(row.quantity), str(row.events))
-            summed.update(("\t".join(fields) + "\n").encode())
+        rows = [
+            f"{meter_id}\t{_shown(dimensions)}\t{_hour(hour)}\t{plain(quantity)}\t{events}\n"
+            for meter_id, dimensions, hour, quantity, events in self.hours
+        ]
+        summed = hashlib.sha256("".join(rows).encode())
         for total in self.measured:
             if total.digest and not total.dimensions:
                 summed.update(f"{total.meter.meter_id}\t{plain(total.quantity)}\t{total.digest}\n".encode())
@@ -98,10 +103,10 @@ class UsageEvidence:
         """Return the window's total per meter and dimension values."""
         measured = {total.meter.meter_id for total in self.measured}
         totals: dict[tuple[str, Dimensions], Decimal] = {}
-        for row in self.hours:
-            if row.meter_id not in measured:
-                key = (row.meter_id, row.dimensions)
-                totals[key] = totals.get(key, _ZERO) + row.quantity
+        for meter_id, dimensions, _, quantity, _ in self.hours:
+            if meter_id not in measured:
+                key = (meter_id, dimensions)
+                totals[key] = totals.get(key, _ZERO) + quantity
         parts = [UsageRow(meter_id, dimensions, quantity) for (meter_id, dimensions), quantity in totals.items()]
         return parts + [total.as_row() for total in self.measured]
 
@@ -116,12 +121,14 @@ class UsageEvidence:
         """
         rows = self._of_meter.get(meter_id, [])
         agreeing = {values for values in {row.dimensions for row in rows} if _agrees(values, dimensions)}
+        mine = [(_hour(hour), quantity, events) for _, values, hour, quantity, events in rows if values in agreeing]
+        if len(agreeing) <= 1 and len({hour for hour, _, _ in mine}) == len(mine):
+            # As nearly always: one set of values, whose hours are in order.
+            return mine
         found: dict[str, tuple[Decimal, int]] = {}
-        for row in rows:
-            if row.dimensions in agreeing:
-                hour = _hour(row.hour)
-                quantity, events = found.get(hour, (_ZERO, 0))
-                found[hour] = (quantity + row.quantity, events + row.events)
+        for hour, quantity, events in mine:
+            before, counted = found.get(hour, (_ZERO, 0))
+            found[hour] = (before + quantity, counted + events)
         return [(hour, quantity, events) for hour, (quantity, events) in sorted(found.items())]
 
 
