@@ -12,8 +12,6 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-import structlog
-
 from core.errors import must_hold
 from invoicing.determine_taxes import determine_taxes, freeze_exchange
 from invoicing.domain.credit_note import spread_value
@@ -31,7 +29,6 @@ from rating.draw_credits import draw_credits, total_drawn
 from rating.rate_charges import ENGINE_VERSION
 from rating.return_part import return_part
 
-log = structlog.get_logger()
 _ZERO = Decimal(0)
 # What the document says where no plan is behind it.
 NO_PLAN: Mapping[str, Any] = {"id": "", "name": "", "version": 0}
@@ -152,13 +149,6 @@ async def _issue(
     number = format_number(series, await account.take_number(series))
     invoice = _document(account, draft, heading, terms, now, kind, number, corrected, credits_applied, exchange)
     await account.add(invoice)
-    log.info(
-        "invoice.finalized" if kind is DocumentKind.INVOICE else "credit_note.issued",
-        tenant=invoice.tenant_id,
-        number=invoice.number,
-        total=str(invoice.total),
-        amount_due=str(invoice.amount_due),
-    )
     return invoice
 
 
@@ -209,7 +199,6 @@ def _document(
         issued_at=now,
         due_at=due_at,
         snapshot=snapshot,
-        snapshot_sha256=digest_of(snapshot),
         engine_version=ENGINE_VERSION,
         credits_applied=credits_applied,
         exchange=exchange,

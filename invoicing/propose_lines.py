@@ -20,13 +20,16 @@ from rating.domain.price import plain
 from rating.domain.timeline import Held, Timeline
 from rating.domain.usage import UsageRow
 from rating.domain.windows import Windows, show_windows, windows_of
+from rating.kept_holdings import KeptHoldings
 from rating.rate_charges import ENGINE_VERSION
-from rating.rate_timeline import DueLine, Holding, PlanOf, UsageOfHolding, holdings_of, rate_holding
+from rating.rate_timeline import DueLine, Holding, PlanOf, UsageOfHolding, rate_holding
 
 # The queries behind the evidence: USAGE_OF_PERIOD of invoicing.adapters.clickhouse; rating.adapters.fine_usage.
 USAGE_QUERY = "usage_of_period"
 EvidenceOf = Mapping[Windows, UsageEvidence]
 _NOTHING = UsageEvidence(())
+# Most tenants of a run hold what others do.
+_holdings = KeptHoldings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ async def propose_period(
 
     Raises `BrokenInvariantError` for what cannot be rated.
     """
-    holdings = holdings_of(timeline, period, plan_of, ahead=ahead)
+    holdings = _holdings.of(timeline, period, plan_of, ahead=ahead)
     evidence = await read_evidence(timeline.tenant_id, holdings, usage=usage, meters=meters)
     return propose_lines(timeline, period, holdings, evidence, redemptions)
 

@@ -60,7 +60,7 @@ class Prices:
     """Both sides' plans, and the meters they price; remembers what tenants who hold alike have in common."""
 
     def __init__(self, present: PlanOf, other: PlanOf, meters: Mapping[str, Meter]) -> None:
-        self.present, self.other, self.meters = KeptHoldings(present), KeptHoldings(other), meters
+        self.present, self.other, self.meters, self.kept = present, other, meters, KeptHoldings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +118,8 @@ def _due(subscribed: Subscribed, question: Question, prices: Prices) -> Iterable
             yield Comparison(raw.tenant_id, name, "", "", "", None, ZERO, ZERO, NOT_OVER)
             continue
         try:
-            held = prices.present.of(present, period)
-            instead = prices.other.of(other, period)
+            held = prices.kept.of(present, period, prices.present)
+            instead = prices.kept.of(other, period, prices.other)
         except InvalidInputError as refused:
             note = f"prices cannot be read: {refused.faults[0].code}"
             yield Comparison(raw.tenant_id, name, "", "", "", None, ZERO, ZERO, note)

@@ -179,7 +179,7 @@ class PostgresIssued:
             ENGINE_VERSION, finalize_at,
         )  # fmt: skip
         await self._connection.execute(_PUT_DRAFT, values)
-        await write_lines(self._connection, [(draft.invoice_id, draft.lines)])
+        await write_lines(self._connection, [draft])
 
     async def drafts(self, subscription_id: str, period: Period) -> list[Standing]:
         """Return the drafts of a billing period, locked."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+import structlog
 from psycopg.types.json import Jsonb
 
 from core.ids import derive_id
@@ -14,9 +15,8 @@ from core.period import format_instant
 from core.topics import INVOICE_FINALIZED
 from invoicing.adapters.stored_lines import write_lines
 from invoicing.adapters.stored_tax import write_taxes
-from invoicing.domain.invoice import Invoice
+from invoicing.domain.invoice import DocumentKind, Invoice
 from invoicing.domain.snapshot import money_text
-from rating.domain.digest import canonical_json
 from runtime.outbox import Event, append_events
 from runtime.postgres import Connection
 
@@ -32,6 +32,7 @@ INSERT INTO invoice_series (series, next_number) VALUES (%(series)s, 1 + %(count
 ON CONFLICT (series) DO UPDATE SET next_number = invoice_series.next_number + %(count)s
 RETURNING next_number - %(count)s AS first
 """
+log = structlog.get_logger()
 
 
 async def take_numbers(connection: Connection, series: str, count: int) -> list[int]:
@@ -49,10 +50,26 @@ async def write_invoices(connection: Connection, invoices: Sequence[Invoice], no
     async with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
         for invoice in invoices:
             await copy.write_row(_row(invoice))
-    lines_of = [(one.draft.invoice_id, one.draft.lines) for one in invoices]
-    await write_lines(connection, lines_of)
-    await write_taxes(connection, lines_of)
+    drafts = [one.draft for one in invoices]
+    await write_lines(connection, drafts)
+    await write_taxes(connection, drafts)
     await append_events(connection, [_event(one) for one in invoices], now)
+    _log(invoices)
+
+
+def _log(invoices: Sequence[Invoice]) -> None:
+    """Say what is issued: a document with its figures, many of a run in one line, for the books have them all."""
+    if len(invoices) > 1:
+        log.info("invoices.finalized", count=len(invoices), first=invoices[0].number, last=invoices[-1].number)
+        return
+    (invoice,) = invoices
+    log.info(
+        "invoice.finalized" if invoice.kind is DocumentKind.INVOICE else "credit_note.issued",
+        tenant=invoice.tenant_id,
+        number=invoice.number,
+        total=str(invoice.total),
+        amount_due=str(invoice.amount_due),
+    )
 
 
 def _row(invoice: Invoice) -> tuple[Any, ...]:
@@ -74,7 +91,7 @@ def _row(invoice: Invoice) -> tuple[Any, ...]:
         invoice.issued_at,
         invoice.due_at,
         invoice.issued_at if invoice.status == "paid" else None,
-        Jsonb(dict(invoice.snapshot), dumps=canonical_json),
+        Jsonb(invoice.snapshot_json, dumps=bytes),
         invoice.snapshot_sha256,
         invoice.engine_version,
         *((frozen.rate, frozen.currency, frozen.published_on, frozen.tax) if frozen else (None,) * 4),

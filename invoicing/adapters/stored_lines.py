@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from psycopg.types.json import Jsonb
 
 from core.period import Period
 from invoicing.adapters.stored_tax import TAX_COLUMNS, read_tax, tax_values
+from invoicing.domain.invoice import Draft
 from invoicing.domain.lines import Line
 from rating.domain.digest import canonical_json
 from runtime.postgres import Connection
@@ -23,12 +24,12 @@ LINE_COLUMNS = ", ".join(f"line.{name.strip()}" for name in _COLUMNS.split(","))
 _COPY = f"COPY invoice_lines (invoice_id, position, {_COLUMNS}) FROM STDIN"
 
 
-async def write_lines(connection: Connection, lines_of: Iterable[tuple[str, Sequence[Line]]]) -> None:
-    """Write the lines of documents by invoice id, each document's by position from 1."""
+async def write_lines(connection: Connection, drafts: Iterable[Draft]) -> None:
+    """Write the lines of documents, each document's by position from 1."""
     async with connection.cursor() as cursor, cursor.copy(_COPY.encode()) as copy:
-        for invoice_id, lines in lines_of:
-            for position, line in enumerate(lines, 1):
-                await copy.write_row(_row(invoice_id, position, line))
+        for draft in drafts:
+            for position, line in enumerate(draft.lines, 1):
+                await copy.write_row(_row(draft.invoice_id, position, line))
 
 
 def read_line(row: dict[str, Any]) -> Line:

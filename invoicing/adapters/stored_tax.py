@@ -9,8 +9,8 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from core.errors import must_hold
+from invoicing.domain.invoice import Draft
 from invoicing.domain.lines import Line
-from invoicing.domain.tax.document_taxes import taxes_of
 from invoicing.domain.tax.taxed_lines import Bucket, TaxedBefore
 from invoicing.domain.tax.treatment import GroupKey, TaxBehavior, TaxCategory, read_treatment
 from runtime.postgres import Connection
@@ -45,13 +45,13 @@ def tax_values(line: Line) -> tuple[Any, ...]:
     return (Jsonb(document), line.tax_amount, line.tax_origin)
 
 
-async def write_taxes(connection: Connection, lines_of: Iterable[tuple[str, Sequence[Line]]]) -> None:
-    """Write documents' tax by category, rate and place; their lines come by invoice id."""
+async def write_taxes(connection: Connection, drafts: Iterable[Draft]) -> None:
+    """Write documents' tax by category, rate and place."""
     async with connection.cursor() as cursor, cursor.copy(_COPY_TAXES) as copy:
-        for invoice_id, lines in lines_of:
-            for group in taxes_of(lines):
+        for draft in drafts:
+            for group in draft.taxes:
                 row = (
-                    invoice_id,
+                    draft.invoice_id,
                     group.treatment.category.value,
                     group.treatment.rate,
                     group.treatment.place,

@@ -5,6 +5,7 @@ Amounts are signed: those of a credit note are negative, so that sums over docum
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,6 +20,9 @@ from core.ids import derive_id
 from core.period import Period, format_instant
 from invoicing.domain.exchange import FrozenRate
 from invoicing.domain.lines import Line
+from invoicing.domain.tax.document_taxes import taxes_of
+from invoicing.domain.tax.taxed_lines import TaxGroup
+from rating.domain.digest import canonical_json
 
 
 class DocumentKind(StrEnum):
@@ -113,8 +117,13 @@ class Draft:
         """The sum of the lines with tax."""
         return self.subtotal + self.tax
 
+    @cached_property
+    def taxes(self) -> tuple[TaxGroup, ...]:
+        """The tax by category, rate and place, highest rate first; it must be determined."""
+        return taxes_of(self.lines)
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Invoice:
     """A finalized document. `status` is `paid` from the start when nothing is due, else `finalized`.
 
@@ -128,7 +137,6 @@ class Invoice:
     issued_at: datetime
     due_at: datetime
     snapshot: Mapping[str, Any]
-    snapshot_sha256: str
     engine_version: str
     credits_applied: Decimal = Decimal(0)
     kind: DocumentKind = DocumentKind.INVOICE
@@ -145,6 +153,16 @@ class Invoice:
         else:
             must_hold(self.total >= 0, f"invoice {self.number} has a negative total")
         must_hold(0 <= self.credits_applied <= max(self.total, Decimal(0)), f"{self.number} draws too much credit")
+
+    @cached_property
+    def snapshot_json(self) -> bytes:
+        """The snapshot as canonical JSON (RFC 8785), as it is stored."""
+        return canonical_json(dict(self.snapshot))
+
+    @cached_property
+    def snapshot_sha256(self) -> str:
+        """The digest of the snapshot, by which anybody can tell that nothing was changed."""
+        return hashlib.sha256(self.snapshot_json).hexdigest()
 
     @property
     def total(self) -> Decimal:

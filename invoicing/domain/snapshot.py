@@ -19,7 +19,6 @@ from invoicing.domain.exchange import FrozenRate
 from invoicing.domain.invoice import Buyer, DocumentKind, Draft
 from invoicing.domain.lines import Line
 from invoicing.domain.seller import Seller
-from invoicing.domain.tax.document_taxes import taxes_of
 from invoicing.domain.tax.taxed_lines import TaxGroup
 from invoicing.domain.tax.treatment import rate_text
 from invoicing.domain.usage_evidence import by_day
@@ -133,7 +132,7 @@ def _sums(draft: Draft) -> dict[str, Any]:
         # Whether the lines' amounts hold their tax; `net` of a line never does.
         "tax_behavior": _behavior(draft),
         "subtotal": money_text(draft.subtotal, currency),
-        "taxes": [_tax(group, currency) for group in taxes_of(draft.lines)],
+        "taxes": [_tax(group, currency) for group in draft.taxes],
         "tax": money_text(draft.tax, currency),
         "total": money_text(draft.total, currency),
     }

@@ -68,7 +68,11 @@ async def post(connection: Connection, entries: Sequence[LedgerEntry], now: date
         return 0
     ids = [entry.entry_id for entry in entries]
     must_hold(len(set(ids)) == len(ids), "one cause is posted twice in one go")
-    rows = [(entry.entry_id, place, one) for entry in entries for place, one in enumerate(entry.postings, 1)]
+    rows = [
+        (entry_id, place, one)
+        for entry_id, entry in zip(ids, entries, strict=True)
+        for place, one in enumerate(entry.postings, 1)
+    ]
     given = {
         "now": now,
         "ids": ids,

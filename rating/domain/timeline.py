@@ -117,6 +117,8 @@ class Phase:
         """Return the part of the phase in a period, None if there is none."""
         start = max(self.start, period.start)
         end = period.end if self.end is None else min(self.end, period.end)
+        if start == self.start and end == self.end:
+            return self
         return Phase(start, end, self.held) if start < end else None
 
     def __contains__(self, instant: datetime) -> bool:

@@ -24,7 +24,6 @@ from invoicing.domain.tax.treatment import UNTAXED
 from invoicing.domain.usage_evidence import HourOfUsage
 from invoicing.ports import Account, Books, UsageReader
 from rating.domain.credit import CreditGrant, CreditKind, dues_of
-from rating.domain.digest import digest_of
 from rating.domain.fine_usage import FineUsage
 from rating.domain.price import Grain
 from rating.draw_credits import draw_credits, total_drawn
@@ -109,7 +108,6 @@ def invoice(under: BooksUnderTest, number: int, *lines: Line, sequence: int = 1)
         issued_at=at("2026-11-03"),
         due_at=at("2026-11-18"),
         snapshot=snapshot,
-        snapshot_sha256=digest_of(snapshot),
         engine_version="1",
     )
 

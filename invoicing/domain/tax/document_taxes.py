@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import Decimal
 
 from core.errors import must_hold
 from invoicing.domain.lines import Line
@@ -21,12 +20,3 @@ def taxes_of(lines: Sequence[Line]) -> tuple[TaxGroup, ...]:
         if line.treatment is not None:
             taxed.append(LineTax(line.treatment, line.net, line.tax_amount))
     return group_taxes(taxed)
-
-
-def taxes_by_place(lines: Sequence[Line]) -> dict[str, Decimal]:
-    """Return a document's tax by place, as the ledger books it; places without tax are left out."""
-    found: dict[str, Decimal] = {}
-    for group in taxes_of(lines):
-        if group.tax:
-            found[group.treatment.place] = found.get(group.treatment.place, Decimal(0)) + group.tax
-    return found

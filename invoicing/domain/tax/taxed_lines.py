@@ -131,12 +131,13 @@ def check_taxed(taxed: TaxedLines, lines: Sequence[TaxableLine]) -> None:
 
 def group_taxes(lines: Sequence[LineTax]) -> tuple[TaxGroup, ...]:
     """Return the sums by category, rate and place, highest rate first."""
-    found: dict[GroupKey, TaxGroup] = {}
+    found: dict[GroupKey, list[LineTax]] = {}
     for line in lines:
-        key = line.treatment.group
-        group = found.get(key) or TaxGroup(line.treatment, _ZERO, _ZERO)
-        found[key] = TaxGroup(group.treatment, group.base + line.net, group.tax + line.tax)
-    return tuple(found[key] for key in sorted(found, key=lambda key: key.sort_key))
+        found.setdefault(line.treatment.group, []).append(line)
+    return tuple(
+        TaxGroup(of[0].treatment, sum((one.net for one in of), _ZERO), sum((one.tax for one in of), _ZERO))
+        for _, of in sorted(found.items(), key=lambda one: one[0].sort_key)
+    )
 
 
 def _tax_of(amount: Decimal, bucket: Bucket, currency: str) -> Decimal:

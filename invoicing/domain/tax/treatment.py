@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import Enum
 from typing import Any
@@ -50,15 +50,13 @@ class TaxTreatment:
     note_code: str = ""
     note: str = ""
     behavior: TaxBehavior = TaxBehavior.EXCLUSIVE
+    # What lines must share to be taxed together; made once, for a document asks each of its lines several times.
+    group: GroupKey = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         must_hold(0 <= self.rate < HUNDRED, f"a tax rate of {self.rate} percent")
         must_hold(self.rate == 0 or self.category is TaxCategory.STANDARD, "only category S has a rate")
-
-    @property
-    def group(self) -> GroupKey:
-        """What lines must share to be taxed together."""
-        return GroupKey(self.category, self.rate, self.place)
+        object.__setattr__(self, "group", GroupKey(self.category, self.rate, self.place))
 
     def as_document(self) -> dict[str, str]:
         """Return it as JSON; the rate is a string without trailing zeros."""
