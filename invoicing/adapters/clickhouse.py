@@ -58,14 +58,18 @@ class ClickHouseUsage:
     ) -> dict[str, UsageEvidence]:
         """Return each tenant's usage of windows on whole minutes, as `usage` does."""
         client, asked = await self._connected(), list(tenant_ids)
-        hourly = client.query(USAGE_OF_PERIOD, parameters=window_parameters(windows) | {"tenants": asked})
+        asking = window_parameters(windows) | {"tenants": asked}
+        hourly = client.query(USAGE_OF_PERIOD, parameters=asking, column_oriented=True)
         until = hull_of(windows).end
         sampled = read_measured(client, asked, windows, meters.values(), month=month, until=until)
         found, measured = await asyncio.gather(hourly, sampled)
+        of, meter, dimensions, hour, quantity, events = found.result_columns
+        rows = map(
+            HourOfUsage, meter, map(known_dimensions, dimensions), map(_instant, hour), map(Decimal, quantity), events
+        )
         hours: dict[str, list[HourOfUsage]] = {tenant_id: [] for tenant_id in asked}
-        for tenant_id, meter, dimensions, hour, quantity, events in found.result_rows:
-            known = known_dimensions(dimensions) if dimensions else ()
-            hours[tenant_id].append(HourOfUsage(meter, known, _instant(hour), Decimal(quantity), events))
+        for tenant_id, row in zip(of, rows, strict=True):
+            hours[tenant_id].append(row)
         return {one: UsageEvidence.of(rows, measured.get(one, ()), meters) for one, rows in hours.items()}
 
     async def fine_usage(

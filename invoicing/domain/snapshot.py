@@ -271,9 +271,10 @@ def _annex(draft: Draft, time_zone: str) -> dict[str, Any]:
             # Its days would not add up to it.
             tables[key] = _table(line, Decimal(measured["quantity"]), measured["events"], [])
             continue
-        hours = [(hour, Decimal(quantity), events) for hour, quantity, events in line.evidence["hours"]]
-        total, events = sum((quantity for _, quantity, _ in hours), Decimal(0)), sum(events for _, _, events in hours)
-        tables[key] = _table(line, total, events, by_day(hours, zone))
+        hours = line.evidence["hours"]
+        days = by_day(((hour, Decimal(quantity), events) for hour, quantity, events in hours), zone)
+        total = sum((quantity for _, quantity in days), Decimal(0))
+        tables[key] = _table(line, total, sum(events for _, _, events in hours), days)
     return {"digest": _digest(digests), "tables": list(tables.values())}
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from decimal import Decimal
 from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -22,6 +24,8 @@ from rating.domain.price import Dimensions, plain
 from rating.domain.usage import UsageRow
 
 _ZERO = Decimal(0)
+# Of an hour of usage.
+_meter_of, _dimensions_of, _quantity_of = itemgetter(0), itemgetter(1), itemgetter(3)
 
 
 class HourOfUsage(NamedTuple):
@@ -39,7 +43,7 @@ class HourOfUsage(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class UsageEvidence:
-    """All usage of a tenant in a window, by hour, in a defined order; and totals of what does not add up.
+    """All usage of a tenant in a window, by meter, dimension values and hour; and totals of what does not add up.
 
     Raises `BrokenInvariantError` for a negative quantity and an hour without a time zone.
     """
@@ -51,13 +55,11 @@ class UsageEvidence:
     _measured_of: dict[tuple[str, Dimensions], MeasuredTotal] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        of_meter: dict[str, list[HourOfUsage]] = {}
-        for row in self.hours:
-            meter_id, _, hour, quantity, _ = row
-            must_hold(hour.tzinfo is not None, "an hour of usage without a time zone")
-            if quantity < _ZERO:
-                raise BrokenInvariantError(f"usage of {meter_id} is negative in {hour}: {quantity}")
-            of_meter.setdefault(meter_id, []).append(row)
+        must_hold(None not in {row.hour.tzinfo for row in self.hours}, "an hour of usage without a time zone")
+        least = min(self.hours, key=_quantity_of, default=None)
+        if least is not None and least.quantity < _ZERO:
+            raise BrokenInvariantError(f"usage of {least.meter_id} is negative in {least.hour}: {least.quantity}")
+        of_meter = {meter_id: list(rows) for meter_id, rows in groupby(self.hours, _meter_of)}
         object.__setattr__(self, "_of_meter", of_meter)
         measured_of = {(total.meter.meter_id, total.dimensions): total for total in self.measured}
         object.__setattr__(self, "_measured_of", measured_of)
@@ -102,12 +104,12 @@ class UsageEvidence:
     def totals(self) -> list[UsageRow]:
         """Return the window's total per meter and dimension values."""
         measured = {total.meter.meter_id for total in self.measured}
-        totals: dict[tuple[str, Dimensions], Decimal] = {}
-        for meter_id, dimensions, _, quantity, _ in self.hours:
-            if meter_id not in measured:
-                key = (meter_id, dimensions)
-                totals[key] = totals.get(key, _ZERO) + quantity
-        parts = [UsageRow(meter_id, dimensions, quantity) for (meter_id, dimensions), quantity in totals.items()]
+        parts = [
+            UsageRow(meter_id, dimensions, sum(map(_quantity_of, rows), _ZERO))
+            for meter_id, of_meter in self._of_meter.items()
+            if meter_id not in measured
+            for dimensions, rows in groupby(of_meter, _dimensions_of)
+        ]
         return parts + [total.as_row() for total in self.measured]
 
     def measured_total(self, meter_id: str, dimensions: Dimensions) -> MeasuredTotal | None:

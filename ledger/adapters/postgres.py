@@ -10,6 +10,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from psycopg.types.json import Jsonb
+
 from core.errors import BrokenInvariantError, must_hold
 from ledger.domain.entry import Account, AccountKind, EntryKind, LedgerEntry, Posting
 from runtime.postgres import Connection
@@ -20,16 +22,15 @@ _POST = """
 WITH added AS (
     INSERT INTO ledger_entries (entry_id, kind, cause, occurred_at, recorded_at)
     SELECT entry_id, kind, cause, occurred_at, %(now)s
-    FROM unnest(%(ids)s::text[], %(kinds)s::text[], %(causes)s::text[], %(occurred)s::timestamptz[])
-        AS given (entry_id, kind, cause, occurred_at)
+    FROM jsonb_to_recordset(%(entries)s) AS given (entry_id text, kind text, cause text, occurred_at timestamptz)
     ON CONFLICT DO NOTHING
     RETURNING entry_id
 ), posted AS (
     INSERT INTO ledger_postings (entry_id, position, account, tenant_id, currency, debit, credit)
     SELECT entry_id, position, account, tenant_id, currency, debit, credit
-    FROM unnest(%(of)s::text[], %(positions)s::integer[], %(accounts)s::text[], %(tenants)s::text[],
-                %(currencies)s::text[], %(debits)s::numeric[], %(credits)s::numeric[])
-        AS given (entry_id, position, account, tenant_id, currency, debit, credit)
+    FROM jsonb_to_recordset(%(postings)s)
+        AS given (entry_id text, position integer, account text, tenant_id text, currency text, debit numeric,
+                  credit numeric)
     JOIN added USING (entry_id)
 )
 SELECT entry_id FROM added
@@ -69,24 +70,24 @@ async def post(connection: Connection, entries: Sequence[LedgerEntry], now: date
     ids = [entry.entry_id for entry in entries]
     must_hold(len(set(ids)) == len(ids), "one cause is posted twice in one go")
     rows = [
-        (entry_id, place, one)
+        {"entry_id": entry_id, "kind": one.kind.value, "cause": one.cause, "occurred_at": one.occurred_at.isoformat()}
+        for entry_id, one in zip(ids, entries, strict=True)
+    ]
+    postings = [
+        {
+            "entry_id": entry_id,
+            "position": place,
+            "account": one.account.name,
+            "tenant_id": one.account.tenant_id,
+            "currency": one.currency,
+            "debit": f"{one.debit:f}",
+            "credit": f"{one.credit:f}",
+        }
         for entry_id, entry in zip(ids, entries, strict=True)
         for place, one in enumerate(entry.postings, 1)
     ]
-    given = {
-        "now": now,
-        "ids": ids,
-        "kinds": [entry.kind.value for entry in entries],
-        "causes": [entry.cause for entry in entries],
-        "occurred": [entry.occurred_at for entry in entries],
-        "of": [entry_id for entry_id, _, _ in rows],
-        "positions": [place for _, place, _ in rows],
-        "accounts": [one.account.name for _, _, one in rows],
-        "tenants": [one.account.tenant_id for _, _, one in rows],
-        "currencies": [one.currency for _, _, one in rows],
-        "debits": [one.debit for _, _, one in rows],
-        "credits": [one.credit for _, _, one in rows],
-    }
+    # As JSON: arrays of a column each take the driver ten times as long to write.
+    given = {"now": now, "entries": Jsonb(rows), "postings": Jsonb(postings)}
     added = {row["entry_id"] for row in await (await connection.execute(_POST.encode(), given)).fetchall()}
     if known := [entry for entry in entries if entry.entry_id not in added]:
         await _check_same(connection, known)
