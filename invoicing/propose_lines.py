@@ -162,7 +162,6 @@ def _line(
     known: UsageEvidence,
 ) -> Line:
     rated = due.rated
-    hours = known.by_hour(rated.meter_id, rated.dimensions) if rated.meter_id else []
     measured = known.measured_total(rated.meter_id, rated.dimensions) if rated.meter_id else None
     fine = fine_usage_of(charge)
     evidence: dict[str, Any] = {
@@ -172,7 +171,7 @@ def _line(
         "per": rated.per,
         "period": str(due.own),
         "steps": list(rated.steps),
-        "hours": [[hour, plain(quantity), events] for hour, quantity, events in hours],
+        "hours": known.by_hour(rated.meter_id, rated.dimensions) if rated.meter_id else [],
     }
     if measured:
         evidence["measured"] = measured.as_evidence()

@@ -8,10 +8,10 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from core.period import Period
+from core.plain_json import write_plain_json
 from invoicing.adapters.stored_tax import TAX_COLUMNS, read_tax, tax_values
 from invoicing.domain.invoice import Draft
 from invoicing.domain.lines import Line
-from rating.domain.digest import canonical_json
 from runtime.postgres import Connection
 
 _COLUMNS = (
@@ -50,7 +50,7 @@ def _row(invoice_id: str, position: int, line: Line) -> tuple[Any, ...]:
         line.kind,
         line.description,
         line.meter_id,
-        Jsonb(dict(line.dimensions)),
+        Jsonb(dict(line.dimensions), dumps=write_plain_json),
         line.quantity,
         line.unit,
         line.unit_amount,
@@ -58,7 +58,7 @@ def _row(invoice_id: str, position: int, line: Line) -> tuple[Any, ...]:
         line.amount,
         line.corrects_invoice,
         line.price_digest,
-        Jsonb(dict(line.evidence), dumps=canonical_json),
+        Jsonb(dict(line.evidence), dumps=write_plain_json),
         line.period.start if line.period else None,
         line.period.end if line.period else None,
         line.settles,

@@ -9,6 +9,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from core.errors import must_hold
+from core.plain_json import write_plain_json
 from invoicing.domain.invoice import Draft
 from invoicing.domain.lines import Line
 from invoicing.domain.tax.taxed_lines import Bucket, TaxedBefore
@@ -42,7 +43,7 @@ def tax_values(line: Line) -> tuple[Any, ...]:
     """Return the values of a line's tax columns; its tax must be determined."""
     must_hold(line.treatment is not None, f"the tax of {line.item_key} was not determined")
     document = line.treatment.as_document() if line.treatment else {}
-    return (Jsonb(document), line.tax_amount, line.tax_origin)
+    return (Jsonb(document, dumps=write_plain_json), line.tax_amount, line.tax_origin)
 
 
 async def write_taxes(connection: Connection, drafts: Iterable[Draft]) -> None:

@@ -24,8 +24,10 @@ from rating.domain.price import Dimensions, plain
 from rating.domain.usage import UsageRow
 
 _ZERO = Decimal(0)
-# Of an hour of usage.
-_meter_of, _dimensions_of, _quantity_of = itemgetter(0), itemgetter(1), itemgetter(3)
+# Dimension values, hour and quantity as they are written, quantity, events.
+_Written = tuple[Dimensions, str, str, Decimal, int]
+# Of an hour of usage; dimension values come first in what is written of it, and the quantity has the same place.
+_meter_of, _quantity_of, _dimensions_of = itemgetter(0), itemgetter(3), itemgetter(0)
 
 
 class HourOfUsage(NamedTuple):
@@ -51,7 +53,8 @@ class UsageEvidence:
     hours: tuple[HourOfUsage, ...]
     measured: tuple[MeasuredTotal, ...] = ()
     entries: Entries = field(default_factory=dict)
-    _of_meter: dict[str, list[HourOfUsage]] = field(init=False, repr=False, compare=False)
+    # By meter, each hour and quantity once more as it is written.
+    _of_meter: dict[str, list[_Written]] = field(init=False, repr=False, compare=False)
     _measured_of: dict[tuple[str, Dimensions], MeasuredTotal] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -59,7 +62,12 @@ class UsageEvidence:
         least = min(self.hours, key=_quantity_of, default=None)
         if least is not None and least.quantity < _ZERO:
             raise BrokenInvariantError(f"usage of {least.meter_id} is negative in {least.hour}: {least.quantity}")
-        of_meter = {meter_id: list(rows) for meter_id, rows in groupby(self.hours, _meter_of)}
+        of_meter: dict[str, list[_Written]] = {}
+        for meter_id, rows in groupby(self.hours, _meter_of):
+            of_meter[meter_id] = [
+                (dimensions, _hour(hour), plain(quantity), quantity, events)
+                for _, dimensions, hour, quantity, events in rows
+            ]
         object.__setattr__(self, "_of_meter", of_meter)
         measured_of = {(total.meter.meter_id, total.dimensions): total for total in self.measured}
         object.__setattr__(self, "_measured_of", measured_of)
@@ -89,8 +97,9 @@ class UsageEvidence:
         hours or single events: meter, which, digest of its entries.
         """
         rows = [
-            f"{meter_id}\t{_shown(dimensions)}\t{_hour(hour)}\t{plain(quantity)}\t{events}\n"
-            for meter_id, dimensions, hour, quantity, events in self.hours
+            f"{meter_id}\t{_shown(dimensions)}\t{hour}\t{written}\t{events}\n"
+            for meter_id, of_meter in self._of_meter.items()
+            for dimensions, hour, written, _, events in of_meter
         ]
         summed = hashlib.sha256("".join(rows).encode())
         for total in self.measured:
@@ -116,22 +125,22 @@ class UsageEvidence:
         """Return the total of a meter that does not add up, for a line's dimension values; None for any other."""
         return self._measured_of.get((meter_id, dimensions))
 
-    def by_hour(self, meter_id: str, dimensions: Dimensions) -> list[tuple[str, Decimal, int]]:
-        """Return (hour, quantity, events) of a meter, for rows that agree with all the given dimension values.
+    def by_hour(self, meter_id: str, dimensions: Dimensions) -> list[list[str | int]]:
+        """Return [hour, quantity, events] of a meter, written, for rows that agree with all given dimension values.
 
         `dimensions` is a line's: none stands for every row of the meter, an empty value for rows that do not name it.
         """
         rows = self._of_meter.get(meter_id, [])
-        agreeing = {values for values in {row.dimensions for row in rows} if _agrees(values, dimensions)}
-        mine = [(_hour(hour), quantity, events) for _, values, hour, quantity, events in rows if values in agreeing]
-        if len(agreeing) <= 1 and len({hour for hour, _, _ in mine}) == len(mine):
+        agreeing = {values for values in {row[0] for row in rows} if _agrees(values, dimensions)}
+        mine = [row for row in rows if row[0] in agreeing]
+        if len(agreeing) <= 1 and len({row[1] for row in mine}) == len(mine):
             # As nearly always: one set of values, whose hours are in order.
-            return mine
+            return [[hour, written, events] for _, hour, written, _, events in mine]
         found: dict[str, tuple[Decimal, int]] = {}
-        for hour, quantity, events in mine:
+        for _, hour, _, quantity, events in mine:
             before, counted = found.get(hour, (_ZERO, 0))
             found[hour] = (before + quantity, counted + events)
-        return [(hour, quantity, events) for hour, (quantity, events) in sorted(found.items())]
+        return [[hour, plain(quantity), events] for hour, (quantity, events) in sorted(found.items())]
 
 
 def by_day(hours: Iterable[tuple[str, Decimal, int]], zone: tzinfo = UTC) -> list[tuple[str, Decimal]]:

@@ -13,6 +13,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from core.errors import BrokenInvariantError, must_hold
+from core.plain_json import write_plain_json
 from ledger.domain.entry import Account, AccountKind, EntryKind, LedgerEntry, Posting
 from runtime.postgres import Connection
 
@@ -87,11 +88,15 @@ async def post(connection: Connection, entries: Sequence[LedgerEntry], now: date
         for place, one in enumerate(entry.postings, 1)
     ]
     # As JSON: arrays of a column each take the driver ten times as long to write.
-    given = {"now": now, "entries": Jsonb(rows), "postings": Jsonb(postings)}
+    given = {"now": now, "entries": _json(rows), "postings": _json(postings)}
     added = {row["entry_id"] for row in await (await connection.execute(_POST.encode(), given)).fetchall()}
     if known := [entry for entry in entries if entry.entry_id not in added]:
         await _check_same(connection, known)
     return len(added)
+
+
+def _json(rows: list[dict[str, Any]]) -> Jsonb:
+    return Jsonb(rows, dumps=write_plain_json)
 
 
 class PostgresLedger:
