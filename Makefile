@@ -8,6 +8,8 @@ UV_VERSION := 0.13.8
 RIVALS := .venv-rivals/.installed
 STAMP := $(VENV)/.requirements-installed
 export PYTHONUNBUFFERED := 1
+# Whatever the caller has set: tests start hundreds of processes, and each would compile all that it imports.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup demo test test-fast check format bench chaos up down status clean
 

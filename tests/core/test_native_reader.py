@@ -192,6 +192,7 @@ EVENTS = st.fixed_dictionaries(
 
 
 @needs_reader
+@pytest.mark.slow
 @settings(max_examples=1_500, deadline=None)
 @given(EVENTS, st.booleans())
 def test_both_read_any_event_alike(changes: dict[str, Any], ascii_only: bool) -> None:
@@ -199,6 +200,7 @@ def test_both_read_any_event_alike(changes: dict[str, Any], ascii_only: bool) ->
 
 
 @needs_reader
+@pytest.mark.slow
 @settings(max_examples=1_500, deadline=None)
 @given(EVENTS, st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=3), st.integers(0, 400))
 @example({}, [], 0)
@@ -279,6 +281,7 @@ KNOWN = st.dictionaries(st.integers(0, 12).map(lambda number: bytes([number]) * 
 
 
 @needs_reader
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(st.lists(EVENT, max_size=30), KNOWN, st.dictionaries(st.integers(0, 29), st.integers(0, 1), max_size=4))
 def test_both_add_up_alike(events: list[Any], recent: dict[bytes, int], old: dict[int, int]) -> None:
@@ -314,6 +317,7 @@ CLOSED = st.fixed_dictionaries(
 
 
 @needs_reader
+@pytest.mark.slow
 @settings(max_examples=600, deadline=None)
 @given(st.dictionaries(WINDOWS, SUMS, max_size=40), st.dictionaries(WINDOWS, CELLS, max_size=20), CLOSED)
 def test_both_fold_alike(

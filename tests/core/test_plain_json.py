@@ -33,7 +33,9 @@ def test_what_is_written_is_read_again(document: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "stranger", [Decimal("1.50"), datetime(2026, 10, 1, tzinfo=UTC), UUID(int=1), Kind.USAGE, object()], ids=lambda one: type(one).__name__
+    "stranger",
+    [Decimal("1.50"), datetime(2026, 10, 1, tzinfo=UTC), UUID(int=1), Kind.USAGE, object()],
+    ids=lambda one: type(one).__name__,
 )
 def test_other_types_are_refused_wherever_they_stand(stranger: object) -> None:
     for document in (stranger, [1, stranger], {"a": {"b": [stranger]}}, {"a": (stranger,)}):

@@ -45,6 +45,7 @@ async def work(folder: Path) -> None:
         offset += 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1])
 async def test_killed_at_any_moment_it_is_back_at_a_checkpoint(tmp_path: Path, seed: int) -> None:
     print("seed", seed)

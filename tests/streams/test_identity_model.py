@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -18,6 +19,8 @@ from streams.adapters.identity_store import merge_runs, store
 from streams.adapters.identity_store.store import DiskIdentities
 from streams.ports import Loaded, Place
 from tests.streams.identity_cases import DAY, claim, digest, identity, journal, nothing_at, twin
+
+pytestmark = pytest.mark.slow
 
 # Few enough that the same ones are asked for, forgotten and accepted again; half of them share their first eight bytes.
 POOL = [make(number) for number in range(30) for make in (identity, twin)]

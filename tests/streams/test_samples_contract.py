@@ -191,6 +191,7 @@ def histories(draw: st.DrawFn) -> list[list[SampleRow]]:
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data(), batches=histories())
 def test_whatever_comes_totals_are_those_of_the_oracle(
@@ -213,6 +214,7 @@ def test_whatever_comes_totals_are_those_of_the_oracle(
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(batches=histories(), horizon=st.integers(us("2026-10-10T00:00:00+00:00"), us("2027-01-01T00:00:00+00:00")))
 def test_periods_after_what_was_forgotten_stay_exact(
