@@ -22,7 +22,7 @@ from runtime.outbox import OutboxRelay, append_event
 from runtime.postgres import Pool, create_pool
 from runtime.settings import Settings
 from runtime.topic_consumer import create_producer
-from tests.streams.observed import read_all
+from tests.on_topics import read_all
 
 pytestmark = pytest.mark.integration
 NOW = datetime(2026, 10, 31, 7, 30, tzinfo=UTC)

@@ -19,7 +19,7 @@ from core.topics import INVOICING_REQUESTS, Topic
 from runtime import topic_consumer
 from runtime.settings import InvalidSettingsError, Settings
 from runtime.topic_consumer import TopicConsumer
-from tests.streams.observed import read_all
+from tests.on_topics import read_all
 
 pytestmark = pytest.mark.integration
 _numbers = itertools.count()

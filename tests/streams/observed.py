@@ -16,6 +16,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 
+from tests.on_topics import Refused, read_all
 from tests.streams.oracle import Expected, MeterRule, expect, loads
 
 
@@ -27,16 +28,6 @@ class Urls:
     clickhouse: str
     redis: str
     postgres: str
-
-
-@dataclass(frozen=True)
-class Refused:
-    """A dead letter as found on `usage.rejected`."""
-
-    code: str
-    reason: str
-    key: bytes | None
-    body: bytes | None
 
 
 def clickhouse(url: str) -> Any:
@@ -110,41 +101,6 @@ async def dead_letters(bootstrap: str) -> dict[tuple[int, int, int], Refused]:
         found[place] = Refused(headers["meterbook_code"], headers["meterbook_reason"], record.key, record.value)
     assert set(counted.values()) <= {1}, f"dead letters written twice: {[p for p, n in counted.items() if n > 1]}"
     return found
-
-
-async def read_all(bootstrap: str, topic: str, partition: int | None = None) -> Any:
-    """Yield every committed record of a topic up to its end at the time of the call."""
-    reader = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap,
-        isolation_level="read_committed",
-        auto_offset_reset="earliest",
-        fetch_max_wait_ms=50,
-    )
-    await reader.start()
-    try:
-        numbers = await reader._client._wait_on_metadata(topic) if partition is None else {partition}
-        places = [TopicPartition(topic, number) for number in sorted(numbers)]
-        reader.assign(places)
-        await reader.seek_to_beginning(*places)
-        ends = await reader.end_offsets(places)
-        for place in places:
-            while await reader.position(place) < ends[place]:
-                for record in (await reader.getmany(place, timeout_ms=200)).get(place, []):
-                    if record.offset < ends[place]:
-                        yield record
-    finally:
-        await reader.stop()
-
-
-async def ends(bootstrap: str, topic: str) -> dict[int, int]:
-    """Return the end offset of every partition of a topic."""
-    reader = AIOKafkaConsumer(bootstrap_servers=bootstrap, isolation_level="read_committed")
-    await reader.start()
-    try:
-        places = [TopicPartition(topic, number) for number in await reader._client._wait_on_metadata(topic)]
-        return {place.partition: end for place, end in (await reader.end_offsets(places)).items()}
-    finally:
-        await reader.stop()
 
 
 async def unread(bootstrap: str, group: str, topic: str) -> int:

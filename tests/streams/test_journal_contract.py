@@ -34,7 +34,7 @@ from streams.adapters import kafka_journal
 from streams.adapters.kafka_journal import KafkaJournal, partition_of_key, read_journal
 from streams.domain.meter_partition import MicroBatch
 from streams.meter_lane import Committed, Journal
-from tests.streams.observed import read_all
+from tests.on_topics import read_all
 
 PARTITION, OTHER = 0, 1
 GROUP = "contract-meter"

@@ -18,7 +18,8 @@ import pytest
 
 from runtime.settings import Settings
 from runtime.stack import StackState, launcher
-from tests.streams.observed import Urls, compare, dead_letters, read_all, unread
+from tests.on_topics import read_all
+from tests.streams.observed import Urls, compare, dead_letters, unread
 from tests.streams.oracle import expect
 from tests.streams.traffic import COMPLETION, RULES, RUN, Record, Sent, Traffic, dumps, produce
 from tests.streams.worker_process import WorkerProcess

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+from tests import on_topics
 from tests.chaos import money_oracle, observed
 from tests.chaos.fleet import ROOT
 from tests.chaos.money_world import Billing, open_billing
@@ -60,14 +61,14 @@ async def killed_runs(row: Row) -> None:
 
 async def _kill_the_run(row: Row, billing: Billing) -> None:
     """End `meterbook invoice run` by kill -9 while it works."""
-    asked = sum((await observed.ends(row.world.urls.kafka, "invoicing.requests")).values())
+    asked = sum((await on_topics.ends(row.world.urls.kafka, "invoicing.requests")).values())
     command = [sys.executable, "-m", "runtime", "invoice", "run", "--period", billing.month]
     process = subprocess.Popen(
         command, env=billing.command_environment(), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
 
     async def has_asked() -> bool:
-        told = sum((await observed.ends(row.world.urls.kafka, "invoicing.requests")).values())
+        told = sum((await on_topics.ends(row.world.urls.kafka, "invoicing.requests")).values())
         return process.poll() is not None or told > asked
 
     if billing.rng.random() < 0.5:

@@ -10,6 +10,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
+from tests import on_topics
 from tests.chaos import money_oracle, observed
 from tests.chaos.money_oracle import Owed
 from tests.chaos.money_world import BAD_CARD, GOOD_CARD, Billing, open_billing
@@ -160,7 +161,7 @@ async def _say_again(row: Row) -> None:
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap)
     await producer.start()
     try:
-        records = [record async for record in observed.read_all(bootstrap, "invoice.finalized") if record.key in mine]
+        records = [record async for record in on_topics.read_all(bootstrap, "invoice.finalized") if record.key in mine]
         for record in records:
             await producer.send_and_wait("invoice.finalized", value=record.value, key=record.key)
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 
+from tests import on_topics
 from tests.chaos import observed
 from tests.chaos.fleet import Worker
 from tests.chaos.row import Row
@@ -105,14 +106,14 @@ async def drops(row: Row) -> None:
 
 async def _every_partition_moves(row: Row) -> None:
     """Wait until each partition was counted further than now: each has an owner again."""
-    before = await observed.ends(row.world.urls.kafka, "usage.journal")
+    before = await on_topics.ends(row.world.urls.kafka, "usage.journal")
     tenants = [name for name in row.world.almanacs if name.startswith("warm")]
     nudges = row.traffic(tenants, duplicates=0, arrays=0, unkeyed=0)
     sent = await row.send([nudges.single(nudges.event(tenant)) for tenant in tenants])
     row.log = [one for one in row.log if one not in sent]
 
     async def moved() -> bool:
-        now = await observed.ends(row.world.urls.kafka, "usage.journal")
+        now = await on_topics.ends(row.world.urls.kafka, "usage.journal")
         return all(now[partition] > before[partition] for partition in before)
 
     await row.wait_for(moved, "every partition to have an owner")
