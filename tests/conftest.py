@@ -17,6 +17,7 @@ from runtime.migrations import migrate
 from runtime.settings import Settings, load_settings
 from runtime.stack import StackState, down, up
 from tests.shared_data import SHARED_DATA
+from tests.standins.process import Standins, start_standins
 
 # A busy machine is no fault of the code: no test asserts a time.
 hypothesis_settings.register_profile(
@@ -73,6 +74,28 @@ def settings(stack: StackState) -> Iterator[Settings]:
         migrate(settings)
         asyncio.run(create_topics(settings))
         yield settings
+
+
+@pytest.fixture(scope="module")
+def migrated(stack: StackState) -> StackState:
+    """The folder's stack with both stores migrated, for settings of a folder's own."""
+    migrate(load_settings(home=stack.home))
+    return stack
+
+
+@pytest.fixture(scope="session")
+def running_standins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standins]:
+    """One process of stand-ins; `standins` empties it for every test."""
+    standins = start_standins(None, tmp_path_factory.mktemp("standins"))
+    yield standins
+    assert standins.stop() == 0
+
+
+@pytest.fixture
+def standins(running_standins: Standins) -> Standins:
+    """Stand-ins for the providers that remember nothing."""
+    running_standins.reset()
+    return running_standins
 
 
 _left_out: list[pytest.Item] = []

@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from runtime.kafka_topics import create_topics
-from runtime.migrations import migrate
 from runtime.postgres import Pool, create_pool
 from runtime.settings import Settings, load_settings
-from tests.standins.process import Standins, start_standins
-
-
-@pytest.fixture(scope="session")
-def running_standins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standins]:
-    standins = start_standins(None, tmp_path_factory.mktemp("standins"))
-    yield standins
-    assert standins.stop() == 0
-
-
-@pytest.fixture
-def standins(running_standins: Standins) -> Standins:
-    running_standins.reset()
-    return running_standins
-
-
-@pytest.fixture(scope="module")
-def migrated(stack: Any) -> Any:
-    migrate(load_settings(home=stack.home))
-    return stack
+from tests.standins.process import Standins
 
 
 @pytest.fixture

@@ -26,7 +26,6 @@ from core.topics import USAGE_EVENTS
 from core.usage_event import IngestLimits
 from invoicing.adapters.folder import FolderDocuments
 from runtime.kafka_topics import create_topics
-from runtime.migrations import migrate
 from runtime.processes.api import run
 from runtime.settings import Settings, load_settings
 from streams.adapters.redis_quotas import RedisQuotas
@@ -70,12 +69,6 @@ async def wait_ready(client: httpx2.AsyncClient) -> None:
     async with asyncio.timeout(20):
         while (await client.get("/ready")).status_code != 200:
             await asyncio.sleep(0.05)
-
-
-@pytest.fixture(scope="module")
-def migrated(stack: Any) -> Any:
-    migrate(load_settings(home=stack.home))
-    return stack
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -18,32 +18,12 @@ from payments.adapters.postgres_store import PostgresPayments
 from payments.adapters.stripe_provider import StripeProvider, create_stripe_provider
 from payments.set_payment_method import set_payment_method
 from runtime.kafka_topics import create_topics
-from runtime.migrations import migrate
 from runtime.postgres import Pool, create_pool
 from runtime.settings import Settings, load_settings
-from tests.standins.process import Standins, start_standins
+from tests.standins.process import Standins
 
 STARTED = datetime(2026, 10, 1, tzinfo=UTC)
 ENDED = datetime(2026, 11, 1, tzinfo=UTC)
-
-
-@pytest.fixture(scope="session")
-def running_standins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standins]:
-    standins = start_standins(None, tmp_path_factory.mktemp("standins"))
-    yield standins
-    assert standins.stop() == 0
-
-
-@pytest.fixture
-def standins(running_standins: Standins) -> Standins:
-    running_standins.reset()
-    return running_standins
-
-
-@pytest.fixture(scope="module")
-def migrated(stack: Any) -> Any:
-    migrate(load_settings(home=stack.home))
-    return stack
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
-"""Fixtures: one process of stand-ins for the session, emptied for every test, and a receiver for Stripe's webhooks."""
+"""Fixtures: clients of the stand-ins for Stripe, and a receiver for its webhooks."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -11,20 +11,7 @@ import stripe
 from aiohttp import web
 
 from tests.standins.loopback import LoopbackServer
-from tests.standins.process import Standins, start_standins
-
-
-@pytest.fixture(scope="session")
-def running_standins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standins]:
-    standins = start_standins(None, tmp_path_factory.mktemp("standins"))
-    yield standins
-    assert standins.stop() == 0
-
-
-@pytest.fixture
-def standins(running_standins: Standins) -> Standins:
-    running_standins.reset()
-    return running_standins
+from tests.standins.process import Standins
 
 
 @pytest.fixture
