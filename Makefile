@@ -30,7 +30,7 @@ test: $(STAMP) ## Run every check and test (linters, types, units, real engines,
 	@$(MAKE) --no-print-directory check
 	@bash tests/in_two_parts.sh $(BIN)/pytest
 
-test-fast: $(STAMP) ## Run the quick tests that need no engine, laws with few examples (some minutes)
+test-fast: $(STAMP) ## Run the quick tests that need no engine, laws with few examples, on all cores
 	@$(BIN)/pytest -q -n auto --dist worksteal -m "not integration and not e2e and not chaos and not slow" --hypothesis-profile=fast
 
 check: $(STAMP) ## Lint, types, import rules
