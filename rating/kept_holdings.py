@@ -7,6 +7,7 @@ once, or by periods longer than a month).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from core.period import Period
@@ -25,9 +26,9 @@ class KeptHoldings:
 
     def __init__(self) -> None:
         # With the plans, so that no other plan can take the place of one in memory: keys have their identity.
-        self._kept: dict[tuple[Any, ...], tuple[list[Plan], list[Holding]]] = {}
+        self._kept: dict[tuple[Any, ...], tuple[list[Plan], Sequence[Holding]]] = {}
 
-    def of(self, timeline: Timeline, period: Period, plan_of: PlanOf, *, ahead: bool = False) -> list[Holding]:
+    def of(self, timeline: Timeline, period: Period, plan_of: PlanOf, *, ahead: bool = False) -> Sequence[Holding]:
         """Return what is due in one of the timeline's billing periods; the answer is not to be changed.
 
         Remembered as far as `plan_of` returns the same object for the same plan.

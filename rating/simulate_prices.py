@@ -70,8 +70,8 @@ class _Due:
     tenant_id: str
     period: Period
     name: str
-    present: list[Holding]
-    other: list[Holding]
+    present: Sequence[Holding]
+    other: Sequence[Holding]
 
 
 _Key = tuple[Period, Windows]
