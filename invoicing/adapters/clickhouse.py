@@ -63,13 +63,13 @@ class ClickHouseUsage:
         until = hull_of(windows).end
         sampled = read_measured(client, asked, windows, meters.values(), month=month, until=until)
         found, measured = await asyncio.gather(hourly, sampled)
-        of, meter, dimensions, hour, quantity, events = found.result_columns
-        rows = map(
-            HourOfUsage, meter, map(known_dimensions, dimensions), map(_instant, hour), map(Decimal, quantity), events
-        )
         hours: dict[str, list[HourOfUsage]] = {tenant_id: [] for tenant_id in asked}
-        for tenant_id, row in zip(of, rows, strict=True):
-            hours[tenant_id].append(row)
+        # An answer without rows has no columns either.
+        if found.result_columns:
+            of, meter, named, hour, quantity, events = found.result_columns
+            values = map(known_dimensions, named), map(_instant, hour), map(Decimal, quantity)
+            for tenant_id, row in zip(of, map(HourOfUsage, meter, *values, events), strict=True):
+                hours[tenant_id].append(row)
         return {one: UsageEvidence.of(rows, measured.get(one, ()), meters) for one, rows in hours.items()}
 
     async def fine_usage(
