@@ -47,7 +47,8 @@ class HourOfUsage(NamedTuple):
 class UsageEvidence:
     """All usage of a tenant in a window, by meter, dimension values and hour; and totals of what does not add up.
 
-    Raises `BrokenInvariantError` for a negative quantity and an hour without a time zone.
+    Made by `of`. Raises `BrokenInvariantError` for a negative quantity, an hour without a time zone, and hours of a
+    meter that do not stand together.
     """
 
     hours: tuple[HourOfUsage, ...]
@@ -68,6 +69,7 @@ class UsageEvidence:
                 (dimensions, _hour(hour), plain(quantity), quantity, events)
                 for _, dimensions, hour, quantity, events in rows
             ]
+        must_hold(sum(map(len, of_meter.values())) == len(self.hours), "hours of usage that are not in order")
         object.__setattr__(self, "_of_meter", of_meter)
         measured_of = {(total.meter.meter_id, total.dimensions): total for total in self.measured}
         object.__setattr__(self, "_measured_of", measured_of)
