@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
@@ -20,6 +21,8 @@ from tests.chaos.scenarios.registry import row
 
 # Sells under a name so many times, until all are invoiced.
 Trade = Callable[[str, int], Coroutine[Any, Any, None]]
+# How long somebody is waited for who wants what is held.
+_VICTIM_SECONDS = 20
 
 
 @row("F13", "PostgreSQL killed, restarted, silent for 20 s: rating, invoice run and payments go on, each once")
@@ -143,21 +146,32 @@ async def _take_back(row: Row, tenants: list[str], trade: Trade) -> None:
 async def _deadlock(row: Row, tenants: list[str], trade: Trade) -> None:
     """Take the locks of an invoice in the opposite order: first the numbers, then the accounts."""
 
-    def fight() -> None:
+    def await_victim(holder: int) -> None:
+        # Whoever wants a number has locked its account: without that the two never meet.
+        waiting = f"SELECT count(*) FROM pg_stat_activity WHERE {holder:d} = ANY(pg_blocking_pids(pid))"
+        deadline = time.monotonic() + _VICTIM_SECONDS
+        while not _count(row, waiting) and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    def fight(has_numbers: threading.Event) -> None:
         with _connect(row) as connection, contextlib.suppress(psycopg.errors.DeadlockDetected):
             # Who waits longest looks for deadlocks and is ended: so it is the product's session, not this one.
             connection.execute("SET deadlock_timeout = '30s'")
             with connection.transaction():
                 connection.execute("SELECT FROM invoice_series FOR UPDATE")
-                time.sleep(0.3)
+                has_numbers.set()
+                await_victim(connection.info.backend_pid)
                 for tenant in reversed(tenants):
                     connection.execute("SELECT FROM tenants WHERE tenant_id = %s FOR UPDATE", (tenant,))
 
     query = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
     before = _count(row, query)
     for number in range(row.dose(2, 10)):
-        # Somebody must want a number while it is held: sales go on meanwhile.
-        await asyncio.gather(asyncio.to_thread(fight), trade(f"deadlock-{number}", len(tenants)))
+        # Somebody must want a number while it is held: sales begin then.
+        has_numbers = threading.Event()
+        fighting = asyncio.create_task(asyncio.to_thread(fight, has_numbers))
+        await asyncio.to_thread(has_numbers.wait, _VICTIM_SECONDS)
+        await asyncio.gather(fighting, trade(f"deadlock-{number}", len(tenants)))
     await _some(row, "a deadlock", lambda: _count(row, query) > before)
     row.note(f"{_count(row, query) - before} deadlocks")
     row.fault(_count(row, query) - before)
