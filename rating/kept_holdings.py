@@ -12,11 +12,10 @@ from typing import Any
 
 from core.period import Period
 from rating.domain.cycle import Interval
-from rating.domain.digest import digest_of
 from rating.domain.other_prices import PlanOf
 from rating.domain.plan import Plan
 from rating.domain.timeline import Timeline
-from rating.rate_timeline import Holding, holdings_of
+from rating.rate_timeline import Holding, holdings_of, references_of
 
 _KEPT = 2_000
 
@@ -33,10 +32,12 @@ class KeptHoldings:
 
         Remembered as far as `plan_of` returns the same object for the same plan.
         """
-        plans = _plans(timeline, plan_of) if _is_plain(timeline, period) else []
+        references = references_of(timeline) if _is_plain(timeline, period) else []
+        plans = [plan_of(one.plan_id, one.version, one.overrides) for one in references]
         if not plans or not all(map(_is_monthly, plans)):
             return holdings_of(timeline, period, plan_of, ahead=ahead)
-        key = _key(timeline, period, plans, ahead)
+        held = tuple((one.identity, id(plan)) for one, plan in zip(references, plans, strict=True))
+        key = (held, ahead, *_key(timeline, period))
         found = self._kept.get(key)
         if found is None:
             if len(self._kept) >= _KEPT:
@@ -53,34 +54,20 @@ def _is_plain(timeline: Timeline, period: Period) -> bool:
     return phase.end is None or phase.end >= period.end
 
 
-def _plans(timeline: Timeline, plan_of: PlanOf) -> list[Plan]:
-    held = timeline.phases[0].held
-    add_ons = (plan_of(one.plan_id, one.plan_version, one.overrides) for one in held.add_ons)
-    return [plan_of(held.plan_id, held.plan_version, held.overrides), *add_ons]
-
-
 def _is_monthly(plan: Plan) -> bool:
     return all(charge.interval is Interval.MONTH for charge in plan.charges)
 
 
-def _key(timeline: Timeline, period: Period, plans: list[Plan], ahead: bool) -> tuple[Any, ...]:
-    """Return what those who hold alike have in common."""
+def _key(timeline: Timeline, period: Period) -> tuple[Any, ...]:
+    """Return what those who hold alike have in common beside their plans."""
     (phase,) = timeline.phases
     held = phase.held
     return (
-        tuple(map(id, plans)),
-        # A plan and its overrides stand in a holding's reference as well; equal plans may have unequal references.
-        (held.plan_id, held.plan_version, _digest(held.overrides), held.quantity, held.state, held.convention),
-        held.contract,
-        tuple((one.plan_id, one.plan_version, one.quantity, _digest(one.overrides)) for one in held.add_ons),
+        (held.quantity, *(one.quantity for one in held.add_ons)),
+        (held.state, held.convention, held.contract),
         # What was held before the period began makes no difference to it.
         phase.start if phase.start >= period.start else None,
         period,
         (timeline.cycle.time_zone, timeline.cycle.anchor.day),
         timeline.convention,
-        ahead,
     )
-
-
-def _digest(overrides: Any) -> str:
-    return digest_of(dict(overrides)) if overrides else ""

@@ -81,7 +81,9 @@ def nearly(timeline: Timeline) -> Iterator[Timeline]:
     phases += [replace(last, held=replace(last.held, state=state)) for state in State]
     phases += [replace(last, held=replace(last.held, convention=one)) for one in (None, *Convention)]
     phases += [replace(last, held=replace(last.held, plan_id=plan, plan_version=version)) for plan, version in PLANS]
-    phases += [replace(last, held=replace(last.held, **one)) for one in ({"contract": ("other", 1)}, {"add_ons": ()})]
+    more = tuple(replace(one, quantity=one.quantity + 1) for one in last.held.add_ons)
+    others = ({"contract": ("other", 1)}, {"add_ons": ()}, {"add_ons": more}, {"overrides": {"name": "Other"}})
+    phases += [replace(last, held=replace(last.held, **one)) for one in others]
     phases += [replace(last, start=start) for start in INSTANTS if start < (last.end or INSTANTS[-1]) and not before]
     for phase in phases:
         yield replace(timeline, phases=(*before, phase))
@@ -103,14 +105,26 @@ def test_those_who_hold_alike_share_one_answer_and_others_have_their_own() -> No
     kept, month = KeptHoldings(), Cycle(Interval.MONTH, date(2026, 1, 1))
     october = month.period_at(INSTANTS[-3])
 
-    def of(start: datetime, quantity: int = 1, version: int = 1) -> object:
-        phase = Phase(start, None, Held("monthly", version, quantity=Decimal(quantity)))
+    def of(start: datetime, quantity: int = 1, version: int = 1, added: int = 1) -> object:
+        add_ons = (AddOn("in advance", 1, Decimal(added)),)
+        phase = Phase(start, None, Held("monthly", version, quantity=Decimal(quantity), add_ons=add_ons))
         return kept.of(Timeline("sub", "acme", month, Convention.DAYS, (phase,)), october, the_plan)
 
     assert of(INSTANTS[0]) is of(INSTANTS[1])
     assert of(INSTANTS[0]) is not of(october.start)
     assert of(INSTANTS[0]) is not of(INSTANTS[0], quantity=2)
     assert of(INSTANTS[0]) is not of(INSTANTS[0], version=2)
+    assert of(INSTANTS[0]) is not of(INSTANTS[0], added=2)
+
+
+def test_the_same_reference_of_other_prices_has_an_answer_of_its_own() -> None:
+    kept, month = KeptHoldings(), Cycle(Interval.MONTH, date(2026, 1, 1))
+    timeline = Timeline("sub", "acme", month, Convention.DAYS, (Phase(INSTANTS[0], None, Held("monthly", 1)),))
+    october = month.period_at(INSTANTS[-3])
+    dearer = PLANS["monthly", 2]
+    (now,) = kept.of(timeline, october, the_plan)
+    (then,) = kept.of(timeline, october, lambda *_: dearer)
+    assert (now.plan, then.plan) == (PLANS["monthly", 1], dearer)
 
 
 def test_it_does_not_grow_for_ever(monkeypatch: Any) -> None:
