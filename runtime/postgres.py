@@ -9,8 +9,10 @@ from typing import Any, cast
 
 from psycopg import AsyncConnection, OperationalError
 from psycopg.rows import DictRow, dict_row
+from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
+from core.plain_json import write_plain_json
 from runtime.settings import Settings
 
 Connection = AsyncConnection[DictRow]
@@ -75,6 +77,11 @@ def join(connection: Connection) -> Pool:
     Whoever asks it for a connection gets the caller's, and transactions begun there are savepoints of the caller's.
     """
     return cast(Pool, _OneConnection(connection))
+
+
+def plain_jsonb(document: Any) -> Jsonb:
+    """Return a document to be stored as JSON, written as `core.plain_json` does: for those there are very many of."""
+    return Jsonb(document, dumps=write_plain_json)
 
 
 async def _check(connection: Connection) -> None:

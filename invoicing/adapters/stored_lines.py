@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from psycopg.types.json import Jsonb
-
 from core.period import Period
-from core.plain_json import write_plain_json
 from invoicing.adapters.stored_tax import TAX_COLUMNS, read_tax, tax_values
 from invoicing.domain.invoice import Draft
 from invoicing.domain.lines import Line
-from runtime.postgres import Connection
+from runtime.postgres import Connection, plain_jsonb
 
 _COLUMNS = (
     "item_key, charge_id, kind, description, meter_id, dimensions, quantity, unit, unit_amount, exact_amount, amount,"
@@ -50,7 +47,7 @@ def _row(invoice_id: str, position: int, line: Line) -> tuple[Any, ...]:
         line.kind,
         line.description,
         line.meter_id,
-        Jsonb(dict(line.dimensions), dumps=write_plain_json),
+        plain_jsonb(dict(line.dimensions)),
         line.quantity,
         line.unit,
         line.unit_amount,
@@ -58,7 +55,7 @@ def _row(invoice_id: str, position: int, line: Line) -> tuple[Any, ...]:
         line.amount,
         line.corrects_invoice,
         line.price_digest,
-        Jsonb(dict(line.evidence), dumps=write_plain_json),
+        plain_jsonb(dict(line.evidence)),
         line.period.start if line.period else None,
         line.period.end if line.period else None,
         line.settles,

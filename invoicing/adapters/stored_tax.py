@@ -6,15 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from psycopg.types.json import Jsonb
-
 from core.errors import must_hold
-from core.plain_json import write_plain_json
 from invoicing.domain.invoice import Draft
 from invoicing.domain.lines import Line
 from invoicing.domain.tax.taxed_lines import Bucket, TaxedBefore
 from invoicing.domain.tax.treatment import GroupKey, TaxBehavior, TaxCategory, read_treatment
-from runtime.postgres import Connection
+from runtime.postgres import Connection, plain_jsonb
 
 # The columns of a line's tax, in the order of `tax_values`.
 TAX_COLUMNS = "tax_treatment, tax_amount, tax_origin"
@@ -43,7 +40,7 @@ def tax_values(line: Line) -> tuple[Any, ...]:
     """Return the values of a line's tax columns; its tax must be determined."""
     must_hold(line.treatment is not None, f"the tax of {line.item_key} was not determined")
     document = line.treatment.as_document() if line.treatment else {}
-    return (Jsonb(document, dumps=write_plain_json), line.tax_amount, line.tax_origin)
+    return (plain_jsonb(document), line.tax_amount, line.tax_origin)
 
 
 async def write_taxes(connection: Connection, drafts: Iterable[Draft]) -> None:

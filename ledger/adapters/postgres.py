@@ -10,12 +10,9 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from psycopg.types.json import Jsonb
-
 from core.errors import BrokenInvariantError, must_hold
-from core.plain_json import write_plain_json
 from ledger.domain.entry import Account, AccountKind, EntryKind, LedgerEntry, Posting
-from runtime.postgres import Connection
+from runtime.postgres import Connection, plain_jsonb
 
 # One statement for all entries of a cause. Only postings of entries that are new are written: of those that are there,
 # `_check_same` looks at what they say.
@@ -88,15 +85,11 @@ async def post(connection: Connection, entries: Sequence[LedgerEntry], now: date
         for place, one in enumerate(entry.postings, 1)
     ]
     # As JSON, not as an array for each column: those the driver writes value by value, in Python.
-    given = {"now": now, "entries": _json(rows), "postings": _json(postings)}
+    given = {"now": now, "entries": plain_jsonb(rows), "postings": plain_jsonb(postings)}
     added = {row["entry_id"] for row in await (await connection.execute(_POST.encode(), given)).fetchall()}
     if known := [entry for entry in entries if entry.entry_id not in added]:
         await _check_same(connection, known)
     return len(added)
-
-
-def _json(rows: list[dict[str, Any]]) -> Jsonb:
-    return Jsonb(rows, dumps=write_plain_json)
 
 
 class PostgresLedger:
