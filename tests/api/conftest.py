@@ -272,9 +272,11 @@ async def open_client(fakes: Fakes) -> AsyncIterator[httpx2.AsyncClient]:
     before, current.running = current.running, fakes.dependencies()
     # Errors come back as the caller would see them, not as exceptions in the test.
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://api.invalid") as client:
-        yield client
-    current.running = before
+    try:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://api.invalid") as client:
+            yield client
+    finally:
+        current.running = before
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,12 +33,18 @@ async def test_readers_and_writers_at_once(async_client: AsyncClient, table: str
     assert (await async_client.query(f"SELECT uniqExact(id) FROM {table}")).first_row == (400,)
 
 
-def test_a_client_that_hangs_up_while_reading_stops_its_query(url: str, client: Client) -> None:
-    parts = urlsplit(url)
-    marker = "hangs up while reading"
+@contextmanager
+def asking(url: str, query: str) -> Iterator[socket.socket]:
+    """Ask over a connection of one's own, and hang up at the end."""
+    parts, sql = urlsplit(url), query.encode()
     with socket.create_connection((parts.hostname or "", parts.port or 0)) as connection:
-        sql = f"SELECT number, '{marker}' FROM numbers(100000000000)".encode()
         connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(sql), sql))
+        yield connection
+
+
+def test_a_client_that_hangs_up_while_reading_stops_its_query(url: str, client: Client) -> None:
+    marker = "hangs up while reading"
+    with asking(url, f"SELECT number, '{marker}' FROM numbers(100000000000)") as connection:
         assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
         assert _running(client, marker) == 1
     while _running(client, marker):  # bounded by the test's own timeout
@@ -45,11 +53,8 @@ def test_a_client_that_hangs_up_while_reading_stops_its_query(url: str, client: 
 
 
 def test_a_client_that_hangs_up_before_the_first_row_stops_its_query(url: str, client: Client) -> None:
-    parts = urlsplit(url)
     marker = "hangs up before the first row"
-    with socket.create_connection((parts.hostname or "", parts.port or 0)) as connection:
-        sql = f"SELECT sleepEachRow(1), '{marker}' FROM numbers(1000) SETTINGS max_block_size = 1".encode()
-        connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(sql), sql))
+    with asking(url, f"SELECT sleepEachRow(1), '{marker}' FROM numbers(1000) SETTINGS max_block_size = 1"):
         while not _running(client, marker):
             pass
     while _running(client, marker):
