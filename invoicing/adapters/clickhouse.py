@@ -11,7 +11,7 @@ from typing import Any
 
 from core.meters import Meter
 from core.period import Period
-from invoicing.domain.usage_evidence import HourOfUsage, UsageEvidence
+from invoicing.domain.usage_evidence import UsageEvidence, UsageSeries
 from invoicing.ports import InvoicedFact
 from rating.adapters.fine_usage import read_fine_usage, window_parameters
 from rating.adapters.measured_usage import read_measured
@@ -24,15 +24,20 @@ from runtime.settings import Settings
 # FINAL, because money is at stake: a rollup row counts once, in its newest version. One read for totals, hours and
 # digest, so that they cannot disagree.
 USAGE_OF_PERIOD = """
-SELECT tenant, meter, dimensions, toUnixTimestamp(toStartOfHour(window_start)) AS hour,
-       toString(sum(quantity)) AS quantity, sum(events) AS events
-FROM usage_rollups FINAL
-WHERE tenant IN {tenants:Array(String)}
-  AND window_start >= toDateTime({start:UInt32}, 'UTC') AND window_start < toDateTime({end:UInt32}, 'UTC')
-  AND NOT arrayExists(gap -> toUnixTimestamp(window_start) >= gap.1 AND toUnixTimestamp(window_start) < gap.2,
-                      {gaps:Array(Tuple(UInt32, UInt32))})
-GROUP BY tenant, meter, dimensions, hour
-ORDER BY tenant, meter, hour
+SELECT tenant, meter, dimensions,
+       (arraySort(groupArray((hour, quantity, events))) AS hours).1 AS instants,
+       hours.2 AS quantities, hours.3 AS counts
+FROM (
+    SELECT tenant, meter, dimensions, toUnixTimestamp(toStartOfHour(window_start)) AS hour,
+           toString(sum(quantity)) AS quantity, sum(events) AS events
+    FROM usage_rollups FINAL
+    WHERE tenant IN {tenants:Array(String)}
+      AND window_start >= toDateTime({start:UInt32}, 'UTC') AND window_start < toDateTime({end:UInt32}, 'UTC')
+      AND NOT arrayExists(gap -> toUnixTimestamp(window_start) >= gap.1 AND toUnixTimestamp(window_start) < gap.2,
+                          {gaps:Array(Tuple(UInt32, UInt32))})
+    GROUP BY tenant, meter, dimensions, hour
+)
+GROUP BY tenant, meter, dimensions
 """
 _FACT_COLUMNS = (
     "tenant", "period", "state", "reference", "plan", "charge", "meter", "quantity", "amount", "currency", "rated_at",
@@ -63,14 +68,12 @@ class ClickHouseUsage:
         until = hull_of(windows).end
         sampled = read_measured(client, asked, windows, meters.values(), month=month, until=until)
         found, measured = await asyncio.gather(hourly, sampled)
-        hours: dict[str, list[HourOfUsage]] = {tenant_id: [] for tenant_id in asked}
+        series: dict[str, list[UsageSeries]] = {tenant_id: [] for tenant_id in asked}
         # An answer without rows has no columns either.
         if found.result_columns:
-            of, meter, named, hour, quantity, events = found.result_columns
-            values = map(known_dimensions, named), map(_instant, hour), map(Decimal, quantity)
-            for tenant_id, row in zip(of, map(HourOfUsage, meter, *values, events), strict=True):
-                hours[tenant_id].append(row)
-        return {one: UsageEvidence.of(rows, measured.get(one, ()), meters) for one, rows in hours.items()}
+            for tenant_id, meter_id, named, *columns in zip(*found.result_columns, strict=True):
+                series[tenant_id].append(UsageSeries(meter_id, known_dimensions(named), _hours(*columns)))
+        return {one: UsageEvidence.of(rows, measured.get(one, ()), meters) for one, rows in series.items()}
 
     async def fine_usage(
         self, tenant_id: str, windows: Windows, wanted: Collection[FineUsage], *, meters: Mapping[str, Meter]
@@ -110,6 +113,12 @@ class ClickHouseUsage:
         if self._client is None:
             self._client = await connect_clickhouse_async(self._settings)
         return self._client
+
+
+def _hours(
+    instants: Sequence[int], quantities: Sequence[str], counts: Sequence[int]
+) -> tuple[tuple[datetime, Decimal, int], ...]:
+    return tuple(zip(map(_instant, instants), map(Decimal, quantities), counts, strict=True))
 
 
 # Kept: a run reads the same hours for every tenant.

@@ -6,13 +6,13 @@ Totals, the annex by day and each line's evidence all come from the same rows, s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from decimal import Decimal
 from functools import lru_cache
 from itertools import groupby
-from operator import itemgetter
+from operator import itemgetter, lt
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -24,17 +24,14 @@ from rating.domain.price import Dimensions, plain
 from rating.domain.usage import UsageRow
 
 _ZERO = Decimal(0)
-# Dimension values, hour and quantity as they are written, quantity, events.
-_Written = tuple[Dimensions, str, str, Decimal, int]
-# Of an hour of usage; dimension values come first in what is written of it, and the quantity has the same place.
-_meter_of, _quantity_of, _dimensions_of = itemgetter(0), itemgetter(3), itemgetter(0)
+# Of an hour of a series.
+_instant_of, _quantity_of = itemgetter(0), itemgetter(1)
+# An hour and its quantity as they are written, and its events.
+_Written = list[str | int]
 
 
 class HourOfUsage(NamedTuple):
-    """What one hour holds of a meter and its dimension values; `events` counts the events behind the quantity.
-
-    A tuple, because an invoice has hundreds of them; whether they make sense is checked where they become evidence.
-    """
+    """What one hour holds of a meter and its dimension values; `events` counts the events behind the quantity."""
 
     meter_id: str
     dimensions: Dimensions
@@ -43,33 +40,41 @@ class HourOfUsage(NamedTuple):
     events: int
 
 
+class UsageSeries(NamedTuple):
+    """The hours of a meter with the same dimension values: instant, quantity and number of events, by the hour.
+
+    Tuples, because an invoice has hundreds of hours; whether they make sense is checked where they become evidence.
+    """
+
+    meter_id: str
+    dimensions: Dimensions
+    hours: tuple[tuple[datetime, Decimal, int], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class UsageEvidence:
     """All usage of a tenant in a window, by meter, dimension values and hour; and totals of what does not add up.
 
-    Made by `of`. Raises `BrokenInvariantError` for a negative quantity, an hour without a time zone, and hours of a
-    meter that do not stand together.
+    Made by `of`. Raises `BrokenInvariantError` for a negative quantity, an hour without a time zone, and series that do
+    not stand in their order.
     """
 
-    hours: tuple[HourOfUsage, ...]
+    series: tuple[UsageSeries, ...]
     measured: tuple[MeasuredTotal, ...] = ()
     entries: Entries = field(default_factory=dict)
-    # By meter, each hour and quantity once more as it is written.
-    _of_meter: dict[str, list[_Written]] = field(init=False, repr=False, compare=False)
+    # By meter, the hours of each set of dimension values once more as they are written.
+    _of_meter: dict[str, list[tuple[UsageSeries, list[_Written]]]] = field(init=False, repr=False, compare=False)
     _measured_of: dict[tuple[str, Dimensions], MeasuredTotal] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        must_hold(None not in {row.hour.tzinfo for row in self.hours}, "an hour of usage without a time zone")
-        least = min(self.hours, key=_quantity_of, default=None)
-        if least is not None and least.quantity < _ZERO:
-            raise BrokenInvariantError(f"usage of {least.meter_id} is negative in {least.hour}: {least.quantity}")
-        of_meter: dict[str, list[_Written]] = {}
-        for meter_id, rows in groupby(self.hours, _meter_of):
-            of_meter[meter_id] = [
-                (dimensions, _hour(hour), plain(quantity), quantity, events)
-                for _, dimensions, hour, quantity, events in rows
-            ]
-        must_hold(sum(map(len, of_meter.values())) == len(self.hours), "hours of usage that are not in order")
+        of_meter: dict[str, list[tuple[UsageSeries, list[_Written]]]] = {}
+        for one in self.series:
+            meter_id, _, hours = one
+            _check_hours(meter_id, hours)
+            written: list[_Written] = [[_hour(at), plain(quantity), events] for at, quantity, events in hours]
+            of_meter.setdefault(meter_id, []).append((one, written))
+        keys = [(one.meter_id, one.dimensions) for one in self.series]
+        must_hold(all(map(lt, keys, keys[1:])), "series of usage that are not in order")
         object.__setattr__(self, "_of_meter", of_meter)
         measured_of = {(total.meter.meter_id, total.dimensions): total for total in self.measured}
         object.__setattr__(self, "_measured_of", measured_of)
@@ -77,19 +82,29 @@ class UsageEvidence:
     @classmethod
     def of(
         cls,
-        hours: Iterable[HourOfUsage],
+        series: Iterable[UsageSeries],
         sampled: Iterable[MeasuredTotal] = (),
         meters: Mapping[str, Meter] = MappingProxyType({}),
     ) -> UsageEvidence:
-        """Put the rows in their order, and work out the averages among them."""
-        ordered = sorted(hours)
+        """Put the series in their order, those of the same values together, and work out the averages among them."""
+        found: dict[tuple[str, Dimensions], UsageSeries] = {}
+        for one in series:
+            key = (one.meter_id, one.dimensions)
+            before = found.get(key)
+            found[key] = one if before is None else UsageSeries(*key, tuple(sorted(before.hours + one.hours)))
+        ordered = tuple(found[key] for key in sorted(found))
         totals = list(sampled)
-        for meter_id in {row.meter_id for row in ordered} & meters.keys():
+        for meter_id in {one.meter_id for one in ordered} & meters.keys():
             if meters[meter_id].aggregation == "average":
-                mine = (row for row in ordered if row.meter_id == meter_id)
-                parts = ((dict(row.dimensions), row.quantity, row.events) for row in mine)
+                mine = (one for one in ordered if one.meter_id == meter_id)
+                parts = ((dict(one.dimensions), hour[1], hour[2]) for one in mine for hour in one.hours)
                 totals += average_totals(meters[meter_id], parts)
-        return cls(tuple(ordered), tuple(sorted(totals, key=lambda total: (total.meter.meter_id, total.dimensions))))
+        return cls(ordered, tuple(sorted(totals, key=lambda total: (total.meter.meter_id, total.dimensions))))
+
+    @property
+    def hours(self) -> Iterator[HourOfUsage]:
+        """Every hour, by meter, dimension values and instant."""
+        return (HourOfUsage(one.meter_id, one.dimensions, *hour) for one in self.series for hour in one.hours)
 
     @property
     def digest(self) -> str:
@@ -98,12 +113,12 @@ class UsageEvidence:
         Then one per sampled meter: meter, total, digest of its samples; and one per meter that was read by quarter
         hours or single events: meter, which, digest of its entries.
         """
-        rows = [
-            f"{meter_id}\t{_shown(dimensions)}\t{hour}\t{written}\t{events}\n"
-            for meter_id, of_meter in self._of_meter.items()
-            for dimensions, hour, written, _, events in of_meter
-        ]
-        summed = hashlib.sha256("".join(rows).encode())
+        summed = hashlib.sha256()
+        for meter_id, of_meter in self._of_meter.items():
+            for one, written in of_meter:
+                named = f"{meter_id}\t{_shown(one.dimensions)}"
+                rows = [f"{named}\t{hour}\t{quantity}\t{events}\n" for hour, quantity, events in written]
+                summed.update("".join(rows).encode())
         for total in self.measured:
             if total.digest and not total.dimensions:
                 summed.update(f"{total.meter.meter_id}\t{plain(total.quantity)}\t{total.digest}\n".encode())
@@ -116,10 +131,9 @@ class UsageEvidence:
         """Return the window's total per meter and dimension values."""
         measured = {total.meter.meter_id for total in self.measured}
         parts = [
-            UsageRow(meter_id, dimensions, sum(map(_quantity_of, rows), _ZERO))
-            for meter_id, of_meter in self._of_meter.items()
+            UsageRow(meter_id, dimensions, sum(map(_quantity_of, hours), _ZERO))
+            for meter_id, dimensions, hours in self.series
             if meter_id not in measured
-            for dimensions, rows in groupby(of_meter, _dimensions_of)
         ]
         return parts + [total.as_row() for total in self.measured]
 
@@ -132,17 +146,26 @@ class UsageEvidence:
 
         `dimensions` is a line's: none stands for every row of the meter, an empty value for rows that do not name it.
         """
-        rows = self._of_meter.get(meter_id, [])
-        agreeing = {values for values in {row[0] for row in rows} if _agrees(values, dimensions)}
-        mine = [row for row in rows if row[0] in agreeing]
-        if len(agreeing) <= 1 and len({row[1] for row in mine}) == len(mine):
-            # As nearly always: one set of values, whose hours are in order.
-            return [[hour, written, events] for _, hour, written, _, events in mine]
+        agreeing = [both for both in self._of_meter.get(meter_id, ()) if _agrees(both[0].dimensions, dimensions)]
+        if len(agreeing) == 1:
+            ((series, written),) = agreeing
+            if len(set(map(_instant_of, series.hours))) == len(written):
+                # As nearly always: one set of values, each hour once.
+                return written
         found: dict[str, tuple[Decimal, int]] = {}
-        for _, hour, _, quantity, events in mine:
-            before, counted = found.get(hour, (_ZERO, 0))
-            found[hour] = (before + quantity, counted + events)
+        for series, _ in agreeing:
+            for at, quantity, events in series.hours:
+                before, counted = found.get(_hour(at), (_ZERO, 0))
+                found[_hour(at)] = (before + quantity, counted + events)
         return [[hour, plain(quantity), events] for hour, (quantity, events) in sorted(found.items())]
+
+
+def series_of(hours: Iterable[HourOfUsage]) -> list[UsageSeries]:
+    """Return single hours as series, by meter, dimension values and instant."""
+    return [
+        UsageSeries(meter_id, dimensions, tuple((hour.hour, hour.quantity, hour.events) for hour in mine))
+        for (meter_id, dimensions), mine in groupby(sorted(hours), itemgetter(0, 1))
+    ]
 
 
 def by_day(hours: Iterable[tuple[str, Decimal, int]], zone: tzinfo = UTC) -> list[tuple[str, Decimal]]:
@@ -152,6 +175,13 @@ def by_day(hours: Iterable[tuple[str, Decimal, int]], zone: tzinfo = UTC) -> lis
         day = _day(hour, zone)
         days[day] = days.get(day, _ZERO) + quantity
     return sorted(days.items())
+
+
+def _check_hours(meter_id: str, hours: Sequence[tuple[datetime, Decimal, int]]) -> None:
+    must_hold(None not in {at.tzinfo for at, _, _ in hours}, "an hour of usage without a time zone")
+    least = min(hours, key=_quantity_of, default=None)
+    if least is not None and least[1] < _ZERO:
+        raise BrokenInvariantError(f"usage of {meter_id} is negative in {least[0]}: {least[1]}")
 
 
 def _agrees(values: Dimensions, asked: Dimensions) -> bool:
