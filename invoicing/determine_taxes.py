@@ -12,6 +12,8 @@ from datetime import date, datetime, timedelta
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
+from msgspec import structs
+
 from core.errors import BrokenInvariantError, Fault, InvalidInputError
 from invoicing.domain.exchange import NO_RATES, ExchangeRates, FrozenRate
 from invoicing.domain.invoice import Buyer, Draft
@@ -73,7 +75,7 @@ async def determine_taxes(
     ]
     taxed = tax_lines(taxable, draft.currency, before=known)
     lines = [
-        replace(line, treatment=one.treatment, tax_amount=one.tax, tax_origin=origin)
+        structs.replace(line, treatment=one.treatment, tax_amount=one.tax, tax_origin=origin)
         for line, one, origin in zip(draft.lines, taxed.lines, origins, strict=True)
     ]
     return replace(draft, lines=tuple(lines))

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
+from msgspec import structs
 from prometheus_client import Counter
 
 from core.clock import Clock
@@ -155,7 +156,7 @@ def _together(due: Sequence[tuple[Target, ProposedInvoice]]) -> list[tuple[Targe
             found[proposal.currency] = (target, proposal)
             continue
         owner, before = first
-        own = tuple(replace(line, subscription_id=target.subscribed.subscription_id) for line in proposal.lines)
+        own = tuple(structs.replace(line, subscription_id=target.subscribed.subscription_id) for line in proposal.lines)
         both = replace(before, lines=(*before.lines, *own), billed={**before.billed, **proposal.billed})
         found[proposal.currency] = (owner, both)
     return list(found.values())

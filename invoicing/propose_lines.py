@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
+from msgspec import structs
+
 from core.errors import BrokenInvariantError, InvalidInputError, must_hold
 from core.meters import Meter
 from core.period import Period
@@ -219,7 +221,7 @@ def _coupon_lines(
 
 
 def _coupon_line(coupon: CouponLine, key: str, amount: Decimal, lowered: Line) -> Line:
-    return replace(
+    return structs.replace(
         lowered,
         item_key=coupon_key(coupon.redemption_id, key),
         kind="coupon",

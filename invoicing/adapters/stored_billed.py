@@ -9,13 +9,14 @@ from typing import Any
 
 from invoicing.adapters.stored_lines import LINE_COLUMNS, read_line
 from invoicing.domain.lines import Billed, BilledLine, bill_up
-from runtime.postgres import Connection
+from runtime.postgres import Connection, plain_jsonb
 
 # Every line of the items, by issue. A line from before lines had periods settles its invoice's own, and its key does
 # not name the plan version: it is that of the subscription's start.
 _BILLED = f"""
 WITH asked AS (
-    SELECT * FROM unnest(%(subscriptions)s::text[], %(plans)s::text[]) AS given (subscription, plan)
+    SELECT * FROM jsonb_to_recordset(%(asked)s)
+        AS given (subscription text, plan text, settling timestamptz[], item_keys text[])
 ), lines AS (
     SELECT number, issued_at, sequence, position, {LINE_COLUMNS}, line.invoice_id, subscription,
         coalesce(settles, invoices.period_start) AS settled,
@@ -27,9 +28,8 @@ WITH asked AS (
     SELECT DISTINCT ON (subscription, present_key) subscription, present_key, settled FROM lines
     ORDER BY subscription, present_key, issued_at DESC, sequence DESC, position DESC
 )
-SELECT lines.* FROM lines JOIN items USING (subscription, present_key)
-WHERE (subscription, items.settled) IN (SELECT * FROM unnest(%(settling_of)s::text[], %(settling)s::timestamptz[]))
-    OR present_key = ANY(%(item_keys)s)
+SELECT lines.* FROM lines JOIN items USING (subscription, present_key) JOIN asked USING (subscription)
+WHERE items.settled = ANY(settling) OR present_key = ANY(item_keys)
 ORDER BY issued_at, sequence, invoice_id, position
 """  # noqa: S608 - constants only
 _INVOICED = """
@@ -63,16 +63,17 @@ class AskedItems:
 
 async def read_billed(connection: Connection, asked: Sequence[AskedItems]) -> dict[str, dict[str, Billed]]:
     """Return what was billed, summed over all invoices but drafts and void ones, by subscription and item key."""
-    settling = [(one.subscription_id, start) for one in asked for start in one.settling]
-    given = {
-        "subscriptions": [one.subscription_id for one in asked],
-        "plans": [one.plan for one in asked],
-        "settling_of": [subscription_id for subscription_id, _ in settling],
-        "settling": [start for _, start in settling],
-        "item_keys": [key for one in asked for key in one.item_keys],
-    }
+    given = [
+        {
+            "subscription": one.subscription_id,
+            "plan": one.plan,
+            "settling": [start.isoformat() for start in one.settling],
+            "item_keys": one.item_keys,
+        }
+        for one in asked
+    ]
     lines: dict[str, list[BilledLine]] = {one.subscription_id: [] for one in asked}
-    for row in await (await connection.execute(_BILLED.encode(), given)).fetchall():
+    for row in await (await connection.execute(_BILLED.encode(), {"asked": plain_jsonb(given)})).fetchall():
         lines[row.pop("subscription")].append(_billed_line(row))
     return {subscription_id: bill_up(found) for subscription_id, found in lines.items()}
 

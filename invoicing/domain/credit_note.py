@@ -13,8 +13,9 @@ first.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from decimal import Decimal
+
+from msgspec import structs
 
 from core.errors import Fault, InvalidInputError, must_hold
 from core.money import from_minor, round_to_minor, to_minor
@@ -37,7 +38,7 @@ def value_of(shares: Iterable[Share]) -> Decimal:
 def taken_back(shares: Sequence[Share]) -> list[Line]:
     """Return the lines that take back all that is left, so that the items can be billed anew."""
     return [
-        replace(
+        structs.replace(
             share.line,
             quantity=-share.line.quantity,
             exact_amount=-share.line.exact_amount,
@@ -156,7 +157,7 @@ def _given_back(share: Share, part: Decimal, currency: str) -> Line:
     net = part - tax
     whole = part == line.gross
     amount = part if line.tax_is_within else net
-    return replace(
+    return structs.replace(
         line,
         quantity=-line.quantity if whole else _ZERO,
         exact_amount=-amount,

@@ -8,6 +8,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 import pytest
+from msgspec import structs
 from rich.console import Console
 
 from core.errors import InvalidInputError, NotFoundError
@@ -124,7 +125,7 @@ async def test_a_tampered_line_is_found_by_every_check_it_breaks(scene: Explaine
     scene.event("cpu", 10)
     invoice = await scene.bill_one()
     line = invoice.draft.lines[0]
-    scene.archive.tampered["MB-2026-000001", 1] = replace(line, amount=Decimal("5.00"))
+    scene.archive.tampered["MB-2026-000001", 1] = structs.replace(line, amount=Decimal("5.00"))
     found = await scene.explain_one("MB-2026-000001/1")
     assert found.outcome is Outcome.DIFFERS
     assert failed(found) == [
@@ -136,11 +137,11 @@ async def test_a_tampered_line_is_found_by_every_check_it_breaks(scene: Explaine
         "nothing_since",
     ]
     charge = {**line.evidence["charge"], "unit_amount": "0.5"}
-    scene.archive.tampered["MB-2026-000001", 1] = replace(line, evidence={**line.evidence, "charge": charge})
+    scene.archive.tampered["MB-2026-000001", 1] = structs.replace(line, evidence={**line.evidence, "charge": charge})
     assert failed(await scene.explain_one("MB-2026-000001/1")) == ["price_intact"]
     hours = [["2026-10-10T10", "9", 1]]
     altered = {**line.evidence, "hours": hours, "usage_digest": "0" * 64}
-    scene.archive.tampered["MB-2026-000001", 1] = replace(line, evidence=altered)
+    scene.archive.tampered["MB-2026-000001", 1] = structs.replace(line, evidence=altered)
     assert failed(await scene.explain_one("MB-2026-000001/1")) == ["usage_digest"]
 
 
@@ -230,7 +231,7 @@ async def test_a_line_from_before_lines_had_periods_is_explained(scene: Explaine
     scene.event("cpu", 10)
     invoice = await scene.bill_one()
     line = invoice.draft.lines[0]
-    old = replace(line, item_key=line.item_key.rpartition("|")[0], period=None, settles=None)
+    old = structs.replace(line, item_key=line.item_key.rpartition("|")[0], period=None, settles=None)
     scene.archive.tampered["MB-2026-000001", 1] = old
     assert (await scene.explain_one("MB-2026-000001/1")).outcome is Outcome.EQUAL
     (found,) = await scene.explain(old.item_key)

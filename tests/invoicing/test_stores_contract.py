@@ -11,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from msgspec import structs
 
 from catalogues.commands import apply_files
 from catalogues.load_catalogue import shipped_files
@@ -95,7 +96,7 @@ def line(under: BooksUnderTest, charge: str = "cpu", **changes: Any) -> Line:
         settles=OCTOBER.start,
         treatment=UNTAXED,
     )
-    return replace(given, **changes)
+    return structs.replace(given, **changes)
 
 
 def invoice(under: BooksUnderTest, number: int, *lines: Line, sequence: int = 1) -> Invoice:
@@ -151,7 +152,7 @@ async def test_what_was_billed_is_read_back_exactly(under_test: BooksUnderTest) 
 
 async def test_differences_add_up_by_item(under_test: BooksUnderTest) -> None:
     first = invoice(under_test, 1, line(under_test), line(under_test, "memory"))
-    late = replace(
+    late = structs.replace(
         line(under_test),
         quantity=Decimal("1.5"),
         exact_amount=Decimal("0.075"),

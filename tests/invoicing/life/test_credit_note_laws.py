@@ -8,6 +8,7 @@ from decimal import Decimal
 import hypothesis.strategies as st
 import pytest
 from hypothesis import assume, given
+from msgspec import structs
 
 from core.errors import BrokenInvariantError
 from core.period import Period
@@ -30,7 +31,7 @@ def line(amount: str | Decimal, key: str = "item", **changes: object) -> Line:
         unit="", unit_amount=None, per=1, exact_amount=exact, amount=exact, price_digest="", evidence={},
         period=OCTOBER, settles=OCTOBER.start,
     )  # fmt: skip
-    return replace(made, **changes)  # type: ignore[arg-type]
+    return structs.replace(made, **changes)  # type: ignore[arg-type]
 
 
 def standing(invoice_id: str, total: str, **changes: object) -> Standing:
@@ -141,7 +142,7 @@ def test_recurring_fees_that_overlap_stop_the_work() -> None:
     ]
     with pytest.raises(BrokenInvariantError, match="overlap"):
         check_recurring(fees)
-    check_recurring([fees[0], replace(fees[1], kind="usage")])
+    check_recurring([fees[0], structs.replace(fees[1], kind="usage")])
     check_recurring(fees[:1])
 
 

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from core.errors import InvalidInputError
 from invoicing.domain.exchange import NO_RATES, ExchangeRates
@@ -265,7 +266,7 @@ async def test_an_explanation_works_the_tax_out_again_and_sees_a_share_that_was_
     assert [(code, holds) for code, holds, _ in found] == [("tax_share", True), ("taxes_add_up", True)]
     # 99.00 x 19 % = 18.81
     assert found[0][2] == "19 % in DE of 99.00 USD: 18.81"
-    changed = replace(line, tax_amount=Decimal("18.80"))
+    changed = structs.replace(line, tax_amount=Decimal("18.80"))
     altered = replace(stored, lines=((1, changed), *stored.lines[1:]))
     assert [(code, holds) for code, holds, _ in tax_findings(altered, changed)] == [
         ("tax_share", False),
