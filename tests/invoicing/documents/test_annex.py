@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import io
+import re
 from datetime import date, timedelta
 from decimal import Decimal
+from itertools import accumulate
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pypdfium2
 import pytest
+from babel.localedata import locale_identifiers
+from fontTools.ttLib import TTFont
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invoicing.document_annex import UsageTable, usage_tables
+from invoicing.document_figures import ADVANCES, DIGIT
+from invoicing.document_html import templates_folder
 from invoicing.document_words import Writer, load_words
+from invoicing.domain.document import LANGUAGES
 from invoicing.render_document import render_document
 from tests.invoicing.documents.samples import snapshot
 
@@ -35,9 +42,11 @@ def read(table: UsageTable) -> dict[tuple[int, str], str]:
     """Return what stands in a column beside a day's label."""
     found: dict[tuple[int, str], str] = {}
     for block in table.blocks:
-        for number, shown in enumerate(block.columns):
-            assert len(shown) == len(block.days)
-            found |= {(number, day): quantity for day, quantity in zip(block.days, shown, strict=True)}
+        for day, figures in zip(block.days, block.figures, strict=True):
+            shown = re.split("[ \N{EN SPACE}\N{THIN SPACE}]+", figures)
+            assert not shown[0], "a gap comes first"
+            assert len(shown) == len(table.columns) + 1
+            found |= {(number, day): quantity for number, quantity in enumerate(shown[1:])}
     return found
 
 
@@ -97,5 +106,72 @@ def lines_of_pages(pdf: bytes) -> list[list[str]]:
             left, bottom, right, top = text.get_rect(number)
             middle = round((bottom + top) / 2 / 4)
             rows.setdefault(middle, []).append((left, text.get_text_bounded(left, bottom, right, top).strip()))
-        found.append([" ".join(one for _, one in sorted(row)) for row in rows.values()])
+        found.append([" ".join(" ".join(one for _, one in sorted(row)).split()) for row in rows.values()])
     return found
+
+
+def test_widths_of_glyphs_are_those_of_the_bundled_font() -> None:
+    font = TTFont(templates_folder() / "fonts/inter-latin-400-normal.ttf")
+    substitutions = font["GSUB"].table
+    (tabular,) = {
+        index
+        for record in substitutions.FeatureList.FeatureRecord
+        if record.FeatureTag == "tnum"
+        for index in record.Feature.LookupListIndex
+    }
+    (lookup,) = substitutions.LookupList.Lookup[tabular].SubTable
+    tabular_of, named, widths = getattr(lookup, "ExtSubTable", lookup).mapping, font.getBestCmap(), font["hmtx"]
+    assert font["head"].unitsPerEm == 2048
+
+    def advance(character: str) -> int:
+        glyph = named[ord(character)]
+        return int(widths[tabular_of.get(glyph, glyph)][0])
+
+    assert {character: advance(character) for character in ADVANCES} == ADVANCES
+    assert {advance(str(digit)) for digit in range(10)} == {ADVANCES[DIGIT]}
+
+
+def test_every_locale_of_a_language_writes_figures_with_glyphs_whose_width_is_known() -> None:
+    locales = [one for one in locale_identifiers() if one.split("_")[0] in LANGUAGES]
+    assert len(locales) > 100
+    known = set(ADVANCES) | set("0123456789") | {"\N{NARROW NO-BREAK SPACE}"}
+    for locale in locales:
+        shown = Writer(load_words("en"), locale, "EUR", ZoneInfo("UTC")).number("1234567.25")
+        assert set(shown) <= known, locale
+
+
+@pytest.mark.parametrize(("language", "country"), [("en", "US"), ("de", "CH"), ("pt", "PT"), ("es", "ES")])
+def test_figures_end_where_their_columns_do(language: str, country: str) -> None:
+    days = [date(2026, 10, 1) + timedelta(days=offset) for offset in range(31)]
+    sizes = [Decimal(number**7) / 64 for number in range(1, 32)]
+    columns = [column(dict(zip(days, sizes[at:] + sizes[:at], strict=True))) for at in (0, 7, 20)]
+    shown = snapshot(bill_to={**snapshot()["bill_to"], "country": country}, language=language)
+    shown["annex"]["tables"] = columns
+    ends: dict[int, int] = {}
+    for _, right in figures_of_page(render_document(shown).pdf, 1):
+        ends[round(right * 10)] = ends.get(round(right * 10), 0) + 1
+    # Widths as the table asks for them: the days, then each column.
+    (table,) = usage_tables(
+        columns, MONTH, Writer(load_words(language), f"{language}_{country}", "EUR", ZoneInfo("UTC"))
+    )
+    for end in accumulate(table.widths_mm, initial=table.day_mm):
+        if end == table.day_mm:
+            continue
+        near = sum(count for tenth, count in ends.items() if abs(tenth / 10 - end) <= 0.15)
+        assert near >= 33, f"31 days, total and events end at {end} mm: {ends}"
+
+
+def figures_of_page(pdf: bytes, number: int) -> list[tuple[str, float]]:
+    """Return words of a page with the millimetres from its left margin to where they end."""
+    text = pypdfium2.PdfDocument(io.BytesIO(pdf))[number].get_textpage()
+    words: list[tuple[str, float]] = []
+    word, end, line = "", 0.0, 0.0
+    for index in range(text.count_chars()):
+        character = text.get_text_range(index, 1)
+        _, bottom, right, _ = text.get_charbox(index, loose=True)
+        if word and (character in " \r\n\N{EN SPACE}\N{THIN SPACE}" or abs(bottom - line) > 1):
+            words.append((word, end * 25.4 / 72 - 18))
+            word = ""
+        if character.strip():
+            word, end, line = word + character, right, bottom
+    return words
