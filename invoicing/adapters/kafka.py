@@ -81,7 +81,9 @@ class KafkaRequestsWaiting:
 class KafkaUsageProgress:
     """`UsageProgress`: looks whether a record the broker had in time is still ahead of the warehouse.
 
-    Offsets alone cannot tell, because transactions leave markers that are no records; so the next record is read.
+    Offsets alone cannot tell, because transactions leave markers that are no records; so the next record is read. Where
+    a transaction is open, or its commit was answered and is not written yet, nobody knows what will count: its records
+    wait too.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -94,23 +96,27 @@ class KafkaUsageProgress:
             done = dict((await client.query(WAREHOUSE_PROGRESS)).result_rows)
         finally:
             await client.close()
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._settings.kafka_bootstrap,
-            isolation_level="read_committed",
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-        )
-        await consumer.start()
-        try:
-            consumer.assign([TopicPartition(USAGE_EVENTS.name, p) for p in range(self._settings.usage_partitions)])
-            ends = await consumer.end_offsets(consumer.assignment())
-            behind = {tp: done.get(tp.partition, 0) for tp, end in ends.items() if done.get(tp.partition, 0) < end}
-            for partition, offset in behind.items():
-                if await _record_waits(consumer, partition, offset, ends[partition], as_of):
-                    return False
-            return True
-        finally:
-            await consumer.stop()
+        partitions = [TopicPartition(USAGE_EVENTS.name, number) for number in range(self._settings.usage_partitions)]
+        begins = {partition: done.get(partition.partition, 0) for partition in partitions}
+        for isolation_level in ("read_committed", "read_uncommitted"):
+            consumer = AIOKafkaConsumer(
+                bootstrap_servers=self._settings.kafka_bootstrap,
+                isolation_level=isolation_level,
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+            )
+            await consumer.start()
+            try:
+                ends = await consumer.end_offsets(partitions)
+                for partition, begin in begins.items():
+                    end = ends[partition]
+                    if begin < end and await _record_waits(consumer, partition, begin, end, as_of):
+                        return False
+            finally:
+                await consumer.stop()
+            # What is committed was looked at; what lies beyond it waits for its transaction.
+            begins = {partition: max(begin, ends[partition]) for partition, begin in begins.items()}
+        return True
 
 
 async def _record_waits(

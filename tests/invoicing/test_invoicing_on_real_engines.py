@@ -47,7 +47,6 @@ from subscriptions.commands import add_tenant
 from subscriptions.domain.tenant import Tenant
 from subscriptions.record_changes import Asked
 from tests.invoicing.scene import TERMS, at
-from tests.on_topics import ends
 
 pytestmark = pytest.mark.integration
 _ROLLUP = [
@@ -242,18 +241,32 @@ async def test_a_run_can_be_followed_and_leaves_out_what_was_asked_for_later(set
 async def test_usage_is_settled_when_no_earlier_record_waits(settings: Settings) -> None:
     progress = KafkaUsageProgress(settings)
     assert await progress.settled(at("2000-01-01")), "nothing was received back then"
-    # In a transaction, as the meter worker forwards events: its marker takes an offset but is no record.
-    producer = AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap, transactional_id=uuid4().hex)
-    await producer.start()
-    async with producer.transaction():
+    # In transactions, as the meter worker forwards events: their markers take an offset but are no records.
+    async with forwarding(settings) as producer:
+        await producer.begin_transaction()
         sent = await producer.send_and_wait(USAGE_EVENTS.name, value=b"{}", partition=1)
-    await producer.stop()
-    while (await ends(settings.kafka_bootstrap, USAGE_EVENTS.name))[1] <= sent.offset:
-        pass  # the broker tells of a commit before readers see it; bounded by the test's own timeout
-    received = datetime.fromtimestamp(sent.timestamp / 1_000, UTC)
-    assert not await progress.settled(received), "the record waits to be counted"
+        received = datetime.fromtimestamp(sent.timestamp / 1_000, UTC)
+        await report_progress(settings, {1: sent.offset})
+        assert not await progress.settled(received), "the transaction may be committed"
+        assert await progress.settled(received - timedelta(seconds=1)), "whatever becomes of it came later"
+        await producer.abort_transaction()
+        await until("taken back", lambda: progress.settled(received))
+        async with producer.transaction():
+            sent = await producer.send_and_wait(USAGE_EVENTS.name, value=b"{}", partition=1)
+        received = datetime.fromtimestamp(sent.timestamp / 1_000, UTC)
+        assert not await progress.settled(received), "the record waits to be counted"
     await report_progress(settings, {1: sent.offset + 1})
     assert await progress.settled(received), "only a marker is left"
+
+
+@asynccontextmanager
+async def forwarding(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
+    producer = AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap, transactional_id=uuid4().hex)
+    await producer.start()
+    try:
+        yield producer
+    finally:
+        await producer.stop()
 
 
 async def report_progress(settings: Settings, offsets: dict[int, int]) -> None:
