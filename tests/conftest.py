@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from hypothesis import settings as hypothesis_settings
 from runtime.kafka_topics import create_topics
 from runtime.migrations import migrate
 from runtime.settings import Settings, load_settings
-from runtime.stack import StackState, down, up
+from runtime.stack import StackState, down
+from runtime.stack.state import read_state
 from tests.shared_data import SHARED_DATA
 from tests.standins.process import Standins, start_standins
 
@@ -28,32 +30,65 @@ hypothesis_settings.register_profile("fast", hypothesis_settings.get_profile("no
 hypothesis_settings.load_profile("no clock")
 
 
-@dataclass
 class Stacks:
-    """The embedded stack of the folder whose tests run: another folder's records, meters and plans are not in it."""
+    """The embedded stack of the folder whose tests run: another folder's records, meters and plans are not in it.
 
-    temporary: pytest.TempPathFactory
-    folder: Path | None = None
-    state: StackState | None = None
+    While a folder's tests run the next one's stack is started beside them, in a process of its own, which nothing that
+    a test replaces or sets reaches.
+    """
+
+    def __init__(self, temporary: pytest.TempPathFactory, folders: int) -> None:
+        self._temporary = temporary
+        self._left = folders
+        self._environment = {name: value for name, value in os.environ.items() if not name.startswith("METERBOOK_")}
+        self._folder: Path | None = None
+        self._state: StackState | None = None
+        self._next: tuple[Path, subprocess.Popen[str]] | None = None
 
     def of(self, folder: Path) -> StackState:
         """Return the running stack of a folder; another folder's is ended first."""
-        if self.state is None or folder != self.folder:
-            self.close()
-            self.folder, self.state = folder, up(self.temporary.mktemp("meterbook"), progress=print)
-        return self.state
+        if self._state is None or folder != self._folder:
+            self._end()
+            self._left -= 1
+            self._folder, self._state = folder, self._started(self._next or self._start())
+            self._next = self._start() if self._left > 0 else None
+        return self._state
 
     def close(self) -> None:
-        """End the stack that runs, if one does."""
-        if self.state is not None:
-            down(self.state.home)
-            self.state = None
+        """End the stack that runs, and the next if it was begun."""
+        self._end()
+        if self._next is not None:
+            down(self._started(self._next).home)
+
+    def _end(self) -> None:
+        if self._state is not None:
+            down(self._state.home)
+            self._state = None
+
+    def _start(self) -> tuple[Path, subprocess.Popen[str]]:
+        home = self._temporary.mktemp("meterbook")
+        starting = subprocess.Popen(
+            [sys.executable, "-m", "runtime", "up"],
+            env=self._environment | {"METERBOOK_HOME": str(home)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        return home, starting
+
+    def _started(self, one: tuple[Path, subprocess.Popen[str]]) -> StackState:
+        home, starting = one
+        said, _ = starting.communicate()
+        print(said)
+        assert starting.returncode == 0, said
+        return read_state(home)
 
 
 @pytest.fixture(scope="session")
-def stacks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stacks]:
-    """One stack at a time, started when a folder's first test asks for it."""
-    stacks = Stacks(tmp_path_factory)
+def stacks(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Stacks]:
+    """One stack at a time, started before a folder's first test asks for it."""
+    asking = (item for item in request.session.items if "stack" in getattr(item, "fixturenames", ()))
+    stacks = Stacks(tmp_path_factory, len({item.path.parent for item in asking}))
     yield stacks
     stacks.close()
 
