@@ -1,7 +1,7 @@
 """The usage annex of a document: a row for each day, a column for each table. Owns how its tables are cut to the page.
 
 The days are one cell of many lines, the figures another with all columns in a line, and what is drawn behind the lines
-is one picture. A cell for every figure takes half of the time of a document, a cell for every column still a quarter.
+is one picture. A cell for every figure takes half of the time of a document.
 """
 
 from __future__ import annotations

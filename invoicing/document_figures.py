@@ -1,8 +1,9 @@
 """Sets figures flush right in one line of text. Owns what the glyphs of the annex are wide.
 
-A line of figures is laid out three times as fast as a cell for each. Its columns end where they shall because the gaps
-before them are made of three kinds of spaces, to within a hundredth of a millimetre. Widths are those of Inter with
-tabular figures (`tnum`), where a space is as wide as a comma; a test reads them from the bundled font.
+A page with six columns takes a sixth less time with a line of figures for each day than with a cell for each column.
+Columns end where they shall because the gaps before them are made of three kinds of spaces, to within a twentieth of a
+millimetre. Widths are those of Inter with tabular figures (`tnum`), where a space is as wide as a comma; a test reads
+them from the bundled font.
 """
 
 from __future__ import annotations

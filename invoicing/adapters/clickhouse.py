@@ -11,7 +11,7 @@ from typing import Any
 
 from core.meters import Meter
 from core.period import Period
-from invoicing.domain.usage_evidence import UsageEvidence, UsageSeries
+from invoicing.domain.usage_evidence import UsageByHour, UsageEvidence
 from invoicing.ports import InvoicedFact
 from rating.adapters.fine_usage import read_fine_usage, window_parameters
 from rating.adapters.measured_usage import read_measured
@@ -68,12 +68,12 @@ class ClickHouseUsage:
         until = hull_of(windows).end
         sampled = read_measured(client, asked, windows, meters.values(), month=month, until=until)
         found, measured = await asyncio.gather(hourly, sampled)
-        series: dict[str, list[UsageSeries]] = {tenant_id: [] for tenant_id in asked}
+        usage: dict[str, list[UsageByHour]] = {tenant_id: [] for tenant_id in asked}
         # An answer without rows has no columns either.
         if found.result_columns:
             for tenant_id, meter_id, named, *columns in zip(*found.result_columns, strict=True):
-                series[tenant_id].append(UsageSeries(meter_id, known_dimensions(named), _hours(*columns)))
-        return {one: UsageEvidence.of(rows, measured.get(one, ()), meters) for one, rows in series.items()}
+                usage[tenant_id].append(UsageByHour(meter_id, known_dimensions(named), _hours(*columns)))
+        return {one: UsageEvidence.of(rows, measured.get(one, ()), meters) for one, rows in usage.items()}
 
     async def fine_usage(
         self, tenant_id: str, windows: Windows, wanted: Collection[FineUsage], *, meters: Mapping[str, Meter]

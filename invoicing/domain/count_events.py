@@ -16,7 +16,7 @@ from core.period import Period, format_instant
 from core.quantity import UNIT, unscale
 from core.time_weighted import quantity_of_area, weight_us
 from invoicing.domain.stored_event import Reading, StoredEvent
-from invoicing.domain.usage_evidence import HourOfUsage, UsageEvidence, series_of
+from invoicing.domain.usage_evidence import HourOfUsage, UsageEvidence, usage_by_hour
 from rating.domain.measured import MeasuredTotal
 from rating.domain.price import Dimensions, plain
 from rating.domain.windows import Windows, windows_of
@@ -71,7 +71,7 @@ class EventCount:
             meter = self._meters[meter_id]
             measure = self._levels if meter.aggregation == "time_weighted" else _values
             sampled += measure(meter, series)
-        return UsageEvidence.of(series_of(hours), sampled, self._meters)
+        return UsageEvidence.of(usage_by_hour(hours), sampled, self._meters)
 
     def _levels(self, meter: Meter, series: Mapping[Dimensions, list[_Sample]]) -> list[MeasuredTotal]:
         """Return areas under levels window by window; what several windows hold adds up."""

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, tzinfo
 from decimal import Decimal
 from functools import lru_cache
 from itertools import groupby
-from operator import itemgetter, lt
+from operator import itemgetter, le, lt
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ from rating.domain.price import Dimensions, plain
 from rating.domain.usage import UsageRow
 
 _ZERO = Decimal(0)
-# Of an hour of a series.
+# Of an hour of such usage.
 _instant_of, _quantity_of = itemgetter(0), itemgetter(1)
 # An hour and its quantity as they are written, and its events.
 _Written = list[str | int]
@@ -40,7 +40,7 @@ class HourOfUsage(NamedTuple):
     events: int
 
 
-class UsageSeries(NamedTuple):
+class UsageByHour(NamedTuple):
     """The hours of a meter with the same dimension values: instant, quantity and number of events, by the hour.
 
     Tuples, because an invoice has hundreds of hours; whether they make sense is checked where they become evidence.
@@ -55,26 +55,26 @@ class UsageSeries(NamedTuple):
 class UsageEvidence:
     """All usage of a tenant in a window, by meter, dimension values and hour; and totals of what does not add up.
 
-    Made by `of`. Raises `BrokenInvariantError` for a negative quantity, an hour without a time zone, and series that do
-    not stand in their order.
+    Made by `of`. Raises `BrokenInvariantError` for a negative quantity, an hour without a time zone, and usage that
+    does not stand in its order.
     """
 
-    series: tuple[UsageSeries, ...]
+    usage: tuple[UsageByHour, ...]
     measured: tuple[MeasuredTotal, ...] = ()
     entries: Entries = field(default_factory=dict)
     # By meter, the hours of each set of dimension values once more as they are written.
-    _of_meter: dict[str, list[tuple[UsageSeries, list[_Written]]]] = field(init=False, repr=False, compare=False)
+    _of_meter: dict[str, list[tuple[UsageByHour, list[_Written]]]] = field(init=False, repr=False, compare=False)
     _measured_of: dict[tuple[str, Dimensions], MeasuredTotal] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        of_meter: dict[str, list[tuple[UsageSeries, list[_Written]]]] = {}
-        for one in self.series:
+        of_meter: dict[str, list[tuple[UsageByHour, list[_Written]]]] = {}
+        for one in self.usage:
             meter_id, _, hours = one
             _check_hours(meter_id, hours)
             written: list[_Written] = [[_hour(at), plain(quantity), events] for at, quantity, events in hours]
             of_meter.setdefault(meter_id, []).append((one, written))
-        keys = [(one.meter_id, one.dimensions) for one in self.series]
-        must_hold(all(map(lt, keys, keys[1:])), "series of usage that are not in order")
+        keys = [(one.meter_id, one.dimensions) for one in self.usage]
+        must_hold(all(map(lt, keys, keys[1:])), "usage that is not in order")
         object.__setattr__(self, "_of_meter", of_meter)
         measured_of = {(total.meter.meter_id, total.dimensions): total for total in self.measured}
         object.__setattr__(self, "_measured_of", measured_of)
@@ -82,16 +82,16 @@ class UsageEvidence:
     @classmethod
     def of(
         cls,
-        series: Iterable[UsageSeries],
+        usage: Iterable[UsageByHour],
         sampled: Iterable[MeasuredTotal] = (),
         meters: Mapping[str, Meter] = MappingProxyType({}),
     ) -> UsageEvidence:
-        """Put the series in their order, those of the same values together, and work out the averages among them."""
-        found: dict[tuple[str, Dimensions], UsageSeries] = {}
-        for one in series:
+        """Put usage in its order, that of the same values together, and work out the averages in it."""
+        found: dict[tuple[str, Dimensions], UsageByHour] = {}
+        for one in usage:
             key = (one.meter_id, one.dimensions)
             before = found.get(key)
-            found[key] = one if before is None else UsageSeries(*key, tuple(sorted(before.hours + one.hours)))
+            found[key] = one if before is None else UsageByHour(*key, tuple(sorted(before.hours + one.hours)))
         ordered = tuple(found[key] for key in sorted(found))
         totals = list(sampled)
         for meter_id in {one.meter_id for one in ordered} & meters.keys():
@@ -104,7 +104,7 @@ class UsageEvidence:
     @property
     def hours(self) -> Iterator[HourOfUsage]:
         """Every hour, by meter, dimension values and instant."""
-        return (HourOfUsage(one.meter_id, one.dimensions, *hour) for one in self.series for hour in one.hours)
+        return (HourOfUsage(one.meter_id, one.dimensions, *hour) for one in self.usage for hour in one.hours)
 
     @property
     def digest(self) -> str:
@@ -132,7 +132,7 @@ class UsageEvidence:
         measured = {total.meter.meter_id for total in self.measured}
         parts = [
             UsageRow(meter_id, dimensions, sum(map(_quantity_of, hours), _ZERO))
-            for meter_id, dimensions, hours in self.series
+            for meter_id, dimensions, hours in self.usage
             if meter_id not in measured
         ]
         return parts + [total.as_row() for total in self.measured]
@@ -145,25 +145,26 @@ class UsageEvidence:
         """Return [hour, quantity, events] of a meter, written, for rows that agree with all given dimension values.
 
         `dimensions` is a line's: none stands for every row of the meter, an empty value for rows that do not name it.
+        The list may be one that others have too.
         """
         agreeing = [both for both in self._of_meter.get(meter_id, ()) if _agrees(both[0].dimensions, dimensions)]
         if len(agreeing) == 1:
-            ((series, written),) = agreeing
-            if len(set(map(_instant_of, series.hours))) == len(written):
+            ((usage, written),) = agreeing
+            if len(set(map(_instant_of, usage.hours))) == len(written):
                 # As nearly always: one set of values, each hour once.
                 return written
         found: dict[str, tuple[Decimal, int]] = {}
-        for series, _ in agreeing:
-            for at, quantity, events in series.hours:
+        for usage, _ in agreeing:
+            for at, quantity, events in usage.hours:
                 before, counted = found.get(_hour(at), (_ZERO, 0))
                 found[_hour(at)] = (before + quantity, counted + events)
         return [[hour, plain(quantity), events] for hour, (quantity, events) in sorted(found.items())]
 
 
-def series_of(hours: Iterable[HourOfUsage]) -> list[UsageSeries]:
-    """Return single hours as series, by meter, dimension values and instant."""
+def usage_by_hour(hours: Iterable[HourOfUsage]) -> list[UsageByHour]:
+    """Return single hours put together by meter and dimension values, each in their order."""
     return [
-        UsageSeries(meter_id, dimensions, tuple((hour.hour, hour.quantity, hour.events) for hour in mine))
+        UsageByHour(meter_id, dimensions, tuple((hour.hour, hour.quantity, hour.events) for hour in mine))
         for (meter_id, dimensions), mine in groupby(sorted(hours), itemgetter(0, 1))
     ]
 
@@ -179,6 +180,7 @@ def by_day(hours: Iterable[tuple[str, Decimal, int]], zone: tzinfo = UTC) -> lis
 
 def _check_hours(meter_id: str, hours: Sequence[tuple[datetime, Decimal, int]]) -> None:
     must_hold(None not in {at.tzinfo for at, _, _ in hours}, "an hour of usage without a time zone")
+    must_hold(all(map(le, hours, hours[1:])), "hours of usage that are not in order")
     least = min(hours, key=_quantity_of, default=None)
     if least is not None and least[1] < _ZERO:
         raise BrokenInvariantError(f"usage of {meter_id} is negative in {least[0]}: {least[1]}")

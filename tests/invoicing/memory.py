@@ -18,7 +18,7 @@ from invoicing.domain.lines import Billed, bill_up
 from invoicing.domain.standing import Standing
 from invoicing.domain.subscribed import Subscribed
 from invoicing.domain.tax.taxed_lines import Bucket, TaxedBefore
-from invoicing.domain.usage_evidence import HourOfUsage, UsageEvidence, series_of
+from invoicing.domain.usage_evidence import HourOfUsage, UsageEvidence, usage_by_hour
 from invoicing.domain.which_periods import requested_periods
 from invoicing.ports import ListedInvoice, ToInvoice
 from invoicing.settlement_ports import MoneyBack, Payable, Settlement
@@ -255,7 +255,7 @@ class MemoryUsage:
 
     async def usage(self, tenant_id: str, windows: Windows, **_: Any) -> UsageEvidence:
         hours = (row for row in self.hours.get(tenant_id, []) if holds_instant(windows, row.hour))
-        return UsageEvidence.of(series_of(hours), self.measured.get(tenant_id, []))
+        return UsageEvidence.of(usage_by_hour(hours), self.measured.get(tenant_id, []))
 
     async def fine_usage(self, tenant_id: str, windows: Windows, wanted: Collection[FineUsage], **_: Any) -> Entries:
         kept = [(name, one) for name, one in self.events.get(tenant_id, []) if holds_instant(windows, one.at)]

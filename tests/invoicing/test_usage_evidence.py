@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import BrokenInvariantError
-from invoicing.domain.usage_evidence import HourOfUsage, UsageEvidence, UsageSeries, series_of
+from invoicing.domain.usage_evidence import HourOfUsage, UsageByHour, UsageEvidence, usage_by_hour
 
 START = datetime(2026, 10, 1, tzinfo=UTC)
 VALUES = [(), (("gpu", "a100"),), (("gpu", "t4"),), (("gpu", "t4"), ("region", "eu"))]
@@ -32,7 +32,7 @@ def written(quantity: Decimal) -> str:
 
 @given(st.lists(ROWS))
 def test_totals_and_hours_are_the_sums_of_the_rows(rows: list[HourOfUsage]) -> None:
-    evidence = UsageEvidence.of(series_of(rows))
+    evidence = UsageEvidence.of(usage_by_hour(rows))
     totals: dict[tuple[str, object], Decimal] = {}
     for row in rows:
         key = (row.meter_id, row.dimensions)
@@ -65,28 +65,29 @@ def test_the_digest_is_that_of_the_sorted_rows_in_any_order(rows: list[HourOfUsa
     expected = hashlib.sha256("".join(lines).encode()).hexdigest()
     shuffled = list(rows)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert UsageEvidence.of(series_of(shuffled)).digest == UsageEvidence.of(series_of(rows)).digest == expected
+    assert UsageEvidence.of(usage_by_hour(shuffled)).digest == UsageEvidence.of(usage_by_hour(rows)).digest == expected
 
 
 def test_hours_are_written_in_utc() -> None:
     there = timezone(timedelta(hours=2))
-    evidence = UsageEvidence.of([UsageSeries("cpu", (), ((START.astimezone(there), Decimal("1.50"), 3),))])
+    evidence = UsageEvidence.of([UsageByHour("cpu", (), ((START.astimezone(there), Decimal("1.50"), 3),))])
     assert evidence.by_hour("cpu", ()) == [["2026-10-01T00", "1.5", 3]]
 
 
-def series(meter: str = "cpu", quantity: str = "1", hour: datetime = START) -> UsageSeries:
-    return UsageSeries(meter, (), ((hour, Decimal(quantity), 1),))
+def usage(meter: str = "cpu", quantity: str = "1", hour: datetime = START) -> UsageByHour:
+    return UsageByHour(meter, (), ((hour, Decimal(quantity), 1),))
 
 
 @pytest.mark.parametrize(
     ("rows", "reason"),
     [
-        ([series(quantity="-0.1")], "usage of cpu is negative in 2026-10-01"),
-        ([series(hour=START.replace(tzinfo=None))], "without a time zone"),
-        ([series("cpu"), series("gpu"), series("cpu")], "not in order"),
-        ([series("cpu"), series("cpu")], "not in order"),
+        ([usage(quantity="-0.1")], "usage of cpu is negative in 2026-10-01"),
+        ([usage(hour=START.replace(tzinfo=None))], "without a time zone"),
+        ([usage("cpu"), usage("gpu"), usage("cpu")], "not in order"),
+        ([usage("cpu"), usage("cpu")], "not in order"),
+        ([UsageByHour("cpu", (), usage(hour=START + timedelta(hours=1)).hours + usage().hours)], "not in order"),
     ],
 )
-def test_what_makes_no_sense_stops_the_work(rows: list[UsageSeries], reason: str) -> None:
+def test_what_makes_no_sense_stops_the_work(rows: list[UsageByHour], reason: str) -> None:
     with pytest.raises(BrokenInvariantError, match=reason):
         UsageEvidence(tuple(rows))
