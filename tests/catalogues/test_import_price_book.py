@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import gzip
 import json
-from collections import Counter
-from datetime import UTC, datetime
-from decimal import Decimal
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,69 +16,22 @@ from catalogues.commands import app
 from catalogues.domain.edition import Catalogue
 from catalogues.import_price_book import PriceFormat, import_price_book
 from catalogues.load_catalogue import CatalogueFile, load_catalogue, shipped_files
-from catalogues.price_books.read_genai_prices import read_genai_prices
-from catalogues.price_books.read_json import read_json, unpack
-from catalogues.price_books.sheet import EVERYTHING, Selection
-from catalogues.price_books.write_book import Book, write_book
+from catalogues.price_books.sheet import Selection
+from catalogues.price_books.write_book import Book
 from core.errors import InvalidInputError
-from rating.domain.plan import Plan
-from rating.domain.price import Grain, UsageEntry, plain
-from rating.rate_charges import rate_charge
 from tests.catalogues.memory import MemoryCatalogueStore, MemoryUsage
-from tests.shared_data import SHARED_DATA
-
-LITELLM, GENAI = PriceFormat.LITELLM, PriceFormat.GENAI_PRICES
-PRICES = SHARED_DATA / "prices"
-MILLION = Decimal(1_000_000)
-NOON = datetime(2026, 10, 1, 12, tzinfo=UTC)
-
-
-def litellm(**models: dict[str, Any]) -> bytes:
-    """A table of LiteLLM's shape; `__` stands for `-` in names."""
-    return json.dumps({name.replace("__", "-"): entry for name, entry in models.items()}).encode()
-
-
-def genai(*models: dict[str, Any], provider: str = "acme") -> bytes:
-    """A table of genai-prices' shape with one provider."""
-    named = [{"match": {"equals": model["id"]}, **model} for model in models]
-    return json.dumps([{"id": provider, "models": named}]).encode()
-
-
-def book_of(table: bytes, price_format: PriceFormat = LITELLM, selection: Selection = EVERYTHING) -> Book:
-    return import_price_book(table, price_format, selection)
-
-
-def plan_of(book: Book) -> Plan:
-    return read_book(book.content)
-
-
-@functools.cache
-def read_book(content: bytes) -> Plan:
-    ((_, plan),) = load_catalogue([CatalogueFile("book.yaml", content)]).plans
-    return plan
-
-
-def price(book: Book, meter: str, at: datetime = NOON, **data: str) -> str | None:
-    """What a million units of a meter cost under the book, by our engine; None if they are unpriced."""
-    (charge,) = [charge for charge in plan_of(book).charges if charge.charge_id == meter]
-    dimensions = tuple(sorted(data.items()))
-    entries = [UsageEntry(at, MILLION, dimensions)] if charge.price.grain is Grain.SLOT else []
-    lines, unpriced = rate_charge(charge, "USD", {dimensions: MILLION}, entries)
-    return None if unpriced else plain(sum((line.exact_amount for line in lines), Decimal(0)))
-
-
-def refused(
-    table: bytes, price_format: PriceFormat = LITELLM, selection: Selection = EVERYTHING
-) -> list[tuple[str, str]]:
-    """Return code and path of every fault."""
-    with pytest.raises(InvalidInputError) as refusal:
-        import_price_book(table, price_format, selection, file="t.json")
-    return [(fault.code, fault.path.removeprefix("t.json").removeprefix(": ")) for fault in refusal.value.faults]
-
-
-def left_out(book: Book) -> list[tuple[str, str]]:
-    return [(one.code, one.path) for one in book.unexpressed]
-
+from tests.catalogues.price_books import (
+    GENAI,
+    LITELLM,
+    NOON,
+    book_of,
+    genai,
+    left_out,
+    litellm,
+    plan_of,
+    price,
+    refused,
+)
 
 BASIC = {"litellm_provider": "acme", "input_cost_per_token": "0.000001", "output_cost_per_token": 4e-06}
 LONG = {
@@ -458,54 +408,3 @@ def test_the_command_writes_lists_and_says_so_by_its_exit_code(tmp_path: Path) -
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["book.yaml", "table.json"]
     for arguments in (["--plan-id", "No Name"], ["--model", "none"], ["--output", str(tmp_path / "no" / "book")]):
         assert isinstance(CliRunner().invoke(app, [*base, *arguments]).exception, InvalidInputError)
-
-
-@pytest.mark.shared_data
-def test_litellms_own_table() -> None:
-    table = (PRICES / "litellm_prices_extract.json").read_bytes()
-    book = book_of(table)
-    assert (book.models, left_out(book)) == (39, [("priced_twice", "models.whisper-1.output_cost_per_second")])
-    assert (
-        price(book, "llm_output_tokens", model="gemini/gemini-2.5-pro", context="above_200000", service_tier="batch")
-        == "7.5"
-    )
-    assert price(book, "llm_input_tokens", model="dashscope/qwen3-coder-plus", context="above_256000") == "6"
-    assert price(book, "llm_cache_write_1h_tokens", model="claude-opus-4-5") == "10"
-    assert price(book, "llm_input_audio_seconds", model="whisper-1") == "100"
-    assert price(book, "llm_web_searches", model="perplexity/sonar-pro", search_context="low") == "6000"
-
-
-@pytest.mark.shared_data
-def test_every_price_of_genai_prices_own_table_is_expressed() -> None:
-    """Written, but not read back: 468 kB of YAML take their time."""
-    table = read_json(unpack((PRICES / "genai_prices_native.json.gz").read_bytes(), "table"), "table")
-    names = {}
-    for provider in table["providers"]:
-        sheet = read_genai_prices(table, Selection((provider["id"],)))
-        book = write_book(sheet, plan_id="book", name="Book", source="a test")
-        assert {one.code for one in book.unexpressed} <= {"name_pattern"}
-        assert {model["id"] for model in provider["models"]} <= {model.model for model in sheet.models}
-        names[provider["id"]] = book.models
-    assert names == {
-        "anthropic": 24,
-        "cohere": 9,
-        "deepseek": 9,
-        "google": 58,
-        "groq": 32,
-        "mistral": 43,
-        "openai": 213,
-        "x-ai": 44,
-    }
-    whole = write_book(read_genai_prices(table, EVERYTHING), plan_id="book", name="Book", source="a test")
-    codes = Counter(one.code for one in whole.unexpressed)
-    assert (whole.models, whole.cells, codes) == (416, 6_090, {"name_pattern": 84, "ambiguous_model": 8})
-
-
-@pytest.mark.shared_data
-def test_a_provider_of_genai_prices_own_table_reads_back() -> None:
-    book = book_of((PRICES / "genai_prices_native.json.gz").read_bytes(), GENAI, Selection(("anthropic",)))
-    in_force = {"2026-03-12T23:45:00Z": "6", "2026-03-13T00:00:00Z": "3"}
-    for at, expected in in_force.items():
-        moment = datetime.fromisoformat(at)
-        data = {"model": "claude-sonnet-4-6", "context": "above_200000"}
-        assert price(book, "llm_input_tokens", moment, **data) == expected
