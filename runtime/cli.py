@@ -96,6 +96,9 @@ class _LateNoteRefunds:
 def _run(work: Any) -> Any:
     import uvloop
 
+    from runtime.kafka_connection import take_uvloops_word
+
+    take_uvloops_word()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(work)
 

@@ -22,6 +22,8 @@ from runtime.settings import Settings
 _CONFIRM_SECONDS = 5.0
 _WAITING_BYTES_MAX = 64 * 1024 * 1024
 _LONGEST_PAUSE_SECONDS = 5.0
+# A broker that is back is found again within a second; after so long the producer itself is in doubt.
+_REPLACE_SECONDS = 15.0
 log = structlog.get_logger()
 _WAITING = Gauge("meterbook_api_waiting_bytes", "Usage that waits for the broker's confirmation")
 
@@ -35,10 +37,14 @@ class KafkaPublisher:
         *,
         confirm_seconds: float = _CONFIRM_SECONDS,
         waiting_bytes_max: int = _WAITING_BYTES_MAX,
+        replace_seconds: float = _REPLACE_SECONDS,
     ) -> None:
         self._settings, self._confirm_seconds, self._waiting_bytes_max = settings, confirm_seconds, waiting_bytes_max
+        self._replace_seconds = replace_seconds
         self._producer: AIOKafkaProducer | None = None
         self._starting: asyncio.Task[None] | None = None
+        # Of the loop's clock: since when nothing was confirmed. None: the last was.
+        self._silent_since: float | None = None
         self._waiting_bytes = 0
 
     async def open(self) -> None:
@@ -72,8 +78,10 @@ class KafkaPublisher:
                 ]
                 for confirmed in sent:
                     await confirmed
+            self._silent_since = None
         except (KafkaError, TimeoutError, OSError) as error:
             log.warning("usage.not_confirmed", error=repr(error), records=len(records))
+            self._doubt(producer)
             raise NotConfirmedError(
                 "the broker did not confirm in time; nothing is promised, send the same ids again"
             ) from error
@@ -101,6 +109,23 @@ class KafkaPublisher:
             else:
                 self._producer = producer
                 return
+
+    def _doubt(self, producer: AIOKafkaProducer) -> None:
+        """Begin to put another in a producer's place if it has been silent for long: it may have lost its way."""
+        now = asyncio.get_running_loop().time()
+        if self._silent_since is None:
+            self._silent_since = now
+        replacing = self._starting is not None and not self._starting.done()
+        if now - self._silent_since >= self._replace_seconds and not replacing and producer is self._producer:
+            log.warning("usage.producer_replaced", silent_seconds=round(now - self._silent_since))
+            self._silent_since = now
+            self._starting = asyncio.create_task(self._replace(producer), name="kafka-replace")
+
+    async def _replace(self, producer: AIOKafkaProducer) -> None:
+        await self._connect()
+        # What it still holds was refused long ago: its senders ask again.
+        with suppress(KafkaError, TimeoutError, OSError):
+            await asyncio.wait_for(producer.stop(), self._confirm_seconds)
 
     def _create(self) -> AIOKafkaProducer:
         return AIOKafkaProducer(
