@@ -7,9 +7,10 @@ publishing and marking publishes again: every payload names its cause, and consu
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import psycopg
 import structlog
@@ -18,6 +19,7 @@ from aiokafka.errors import KafkaError
 from prometheus_client import Gauge
 
 from core.clock import Clock
+from core.errors import BrokenInvariantError
 from core.topics import Topic
 from runtime.postgres import Connection, Pool
 
@@ -32,8 +34,16 @@ ON CONFLICT (event_id) DO NOTHING
 """
 _BATCH = 500
 _POLL_SECONDS = 0.2
+# A producer gives a record up itself after 40 s without the broker. One that says nothing for so long never will.
+_SILENT_SECONDS = 180.0
 _RELAY_LOCK = 7_410_222
 log = structlog.get_logger()
+
+
+class SilentProducerError(BrokenInvariantError):
+    """The producer neither confirms nor refuses: the process ends, and is started again with another."""
+
+    code = "silent_producer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +78,16 @@ async def append_events(connection: Connection, events: Sequence[Event], now: da
 class OutboxRelay:
     """Publishes the outbox in order. Several may run; an advisory lock lets one work at a time, so order holds."""
 
-    def __init__(self, pool: Pool, producer: AIOKafkaProducer, clock: Clock) -> None:
-        self._pool, self._producer, self._clock = pool, producer, clock
+    def __init__(
+        self, pool: Pool, producer: AIOKafkaProducer, clock: Clock, *, silent_seconds: float = _SILENT_SECONDS
+    ) -> None:
+        self._pool, self._producer, self._clock, self._silent_seconds = pool, producer, clock, silent_seconds
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Publish until `stop` is set; an outage of either side is waited out."""
+        """Publish until `stop` is set; an outage of either side is waited out.
+
+        Raises `SilentProducerError` if the producer lost its way.
+        """
         delay = _POLL_SECONDS
         while not stop.is_set():
             try:
@@ -103,22 +118,30 @@ class OutboxRelay:
                 OLDEST_SECONDS.set(0)
                 return 0
             OLDEST_SECONDS.set(max(0.0, (self._clock.now() - rows[0]["created_at"]).total_seconds()))
-            sent = [
-                await self._producer.send(
-                    row["topic"],
-                    value=bytes(row["payload"]),
-                    key=row["key"].encode(),
-                    headers=[("meterbook_event_id", row["event_id"].encode())],
-                )
-                for row in rows
-            ]
-            await asyncio.gather(*sent)
+            await self._send(rows)
             await connection.execute(
                 "UPDATE outbox SET published_at = %s WHERE outbox_id = ANY(%s)",
                 (self._clock.now(), [row["outbox_id"] for row in rows]),
             )
         log.info("outbox.published", events=len(rows))
         return len(rows)
+
+    async def _send(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Send events and wait until all are confirmed."""
+        try:
+            async with asyncio.timeout(self._silent_seconds):
+                sent = [
+                    await self._producer.send(
+                        row["topic"],
+                        value=bytes(row["payload"]),
+                        key=row["key"].encode(),
+                        headers=[("meterbook_event_id", row["event_id"].encode())],
+                    )
+                    for row in rows
+                ]
+                await asyncio.gather(*sent)
+        except TimeoutError as error:
+            raise SilentProducerError(f"nothing was heard of {len(rows)} event(s)") from error
 
 
 async def _sleep_unless(stop: asyncio.Event, seconds: float) -> None:

@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaTimeoutError
 from core.clock import ManualClock
 from core.topics import INVOICE_FINALIZED, Topic
 from runtime import outbox
-from runtime.outbox import OutboxRelay, append_event
+from runtime.outbox import OutboxRelay, SilentProducerError, append_event
 from runtime.postgres import Pool, create_pool
 from runtime.settings import Settings
 from runtime.topic_consumer import create_producer
@@ -164,6 +164,21 @@ async def test_two_relays_publish_everything_once_and_in_order(
     stop.set()
     await asyncio.gather(*relays)
     assert await published(settings, topic) == list(range(100))
+
+
+async def test_a_producer_that_says_nothing_ends_the_relay_and_the_next_one_publishes(
+    settings: Settings, pool: Pool, producer: AIOKafkaProducer, topic: Topic
+) -> None:
+    await announce(pool, topic, 1)
+    lost = create_producer(settings)
+    await lost.start()
+    # As if its task had ended by itself: nobody sends any more, and nobody says so.
+    lost._sender._sender_task.cancel()
+    with pytest.raises(SilentProducerError, match="nothing was heard"):
+        await OutboxRelay(pool, lost, ManualClock(NOW), silent_seconds=0.5).run(asyncio.Event())
+    await lost.client.close()
+    assert await open_rows(pool) == 1
+    assert await OutboxRelay(pool, producer, ManualClock(NOW)).publish_pending() == 1
 
 
 async def test_an_outage_of_either_side_is_waited_out(
