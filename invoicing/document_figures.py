@@ -32,6 +32,14 @@ ADVANCES = {
 _NARROW = "\N{NARROW NO-BREAK SPACE}"
 # Beyond so many en spaces any gap is made of a few more of them.
 _FINE = 3 * ADVANCES[EN_SPACE]
+_FINE_GAPS = [
+    (
+        EN_SPACE * en + SPACE * plain + THIN_SPACE * thin,
+        en * ADVANCES[EN_SPACE] + plain * ADVANCES[SPACE] + thin * ADVANCES[THIN_SPACE],
+    )
+    for en, plain, thin in product(range(4), range(6), range(9))
+    if en + plain + thin
+]
 
 
 def figures_line(figures: Sequence[str], ends_mm: Sequence[float]) -> str:
@@ -54,18 +62,5 @@ def _gap(width: int) -> tuple[str, int]:
     """Return the spaces that come nearest to a width, at least one, and how wide they are."""
     wide = max(0, (width - _FINE) // ADVANCES[EN_SPACE] + 1)
     left = width - wide * ADVANCES[EN_SPACE]
-    gap, fine = min(_fine_gaps(), key=lambda one: (abs(one[1] - left), len(one[0])))
+    gap, fine = min(_FINE_GAPS, key=lambda one: (abs(one[1] - left), len(one[0])))
     return EN_SPACE * wide + gap, wide * ADVANCES[EN_SPACE] + fine
-
-
-@lru_cache(maxsize=1)
-def _fine_gaps() -> list[tuple[str, int]]:
-    counts = product(range(4), range(6), range(9))
-    return [
-        (
-            EN_SPACE * en + SPACE * plain + THIN_SPACE * thin,
-            en * ADVANCES[EN_SPACE] + plain * ADVANCES[SPACE] + thin * ADVANCES[THIN_SPACE],
-        )
-        for en, plain, thin in counts
-        if en + plain + thin
-    ]

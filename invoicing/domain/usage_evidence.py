@@ -6,7 +6,7 @@ Totals, the annex by day and each line's evidence all come from the same rows, s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from decimal import Decimal
@@ -100,11 +100,6 @@ class UsageEvidence:
                 parts = ((dict(one.dimensions), hour[1], hour[2]) for one in mine for hour in one.hours)
                 totals += average_totals(meters[meter_id], parts)
         return cls(ordered, tuple(sorted(totals, key=lambda total: (total.meter.meter_id, total.dimensions))))
-
-    @property
-    def hours(self) -> Iterator[HourOfUsage]:
-        """Every hour, by meter, dimension values and instant."""
-        return (HourOfUsage(one.meter_id, one.dimensions, *hour) for one in self.usage for hour in one.hours)
 
     @property
     def digest(self) -> str:
